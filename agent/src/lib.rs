@@ -1,3 +1,20 @@
-//! Sparkferry's agent: the map of its rooms is in `ARCHITECTURE.md`.
+//! Sparkferry's agent: takes run requests off a queue, has them run by an engine, and carries the
+//! results back. `ARCHITECTURE.md` beside this crate tells how the rooms hang together.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`queue`] | the port to a queue, with RabbitMQ and SQLite behind it |
+//! | [`engine`] | the port to an engine, with Databricks behind it |
+//! | [`http`] | what REST engines share |
+//! | [`config`] | the settings, read and checked once |
+//! | [`observe`] | metrics, health and the status page's data |
+//! | [`cli`] | the commands, one file each |
+//! | [`sandbox`] | a workspace that stands in for Databricks |
 
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod http;
+pub mod observe;
+pub mod queue;
 pub mod sandbox;

@@ -1,0 +1,168 @@
+//! The settings as they are written: files and variables, nothing checked but names and types.
+//! The comments of `config/agent.toml` tell what each one does.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::secret::Secret;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) namespace: String,
+    pub(super) default_connection: Option<String>,
+    pub(super) queue: QueueFile,
+    pub(super) worker: WorkerFile,
+    pub(super) http: HttpFile,
+    pub(super) log: LogFile,
+    pub(super) connections: BTreeMap<String, ConnectionFile>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            namespace: sparkferry_shared::topology::DEFAULT_NAMESPACE.to_owned(),
+            default_connection: None,
+            queue: QueueFile::default(),
+            worker: WorkerFile::default(),
+            http: HttpFile::default(),
+            log: LogFile::default(),
+            connections: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct QueueFile {
+    pub(super) url: Option<Secret>,
+    pub(super) url_file: Option<String>,
+    pub(super) hold_limit_seconds: u64,
+    pub(super) declare: bool,
+    pub(super) max_message_bytes: usize,
+}
+
+impl Default for QueueFile {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            // RabbitMQ's consumer timeout is 1800 s; this leaves a third of it for the check that
+            // the broker makes once a minute, and for a slow hand-back.
+            hold_limit_seconds: 1200,
+            declare: true,
+            max_message_bytes: 1024 * 1024,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct WorkerFile {
+    pub(super) name: Option<String>,
+    pub(super) max_output_bytes: usize,
+}
+
+impl Default for WorkerFile {
+    fn default() -> Self {
+        Self {
+            name: None,
+            max_output_bytes: 256 * 1024,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct HttpFile {
+    pub(super) listen: String,
+}
+
+impl Default for HttpFile {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8790".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LogFile {
+    pub(super) level: String,
+    pub(super) format: super::LogFormat,
+}
+
+impl Default for LogFile {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: super::LogFormat::default(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum ConnectionFile {
+    Databricks(Box<DatabricksFile>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DatabricksFile {
+    pub(super) host: Option<String>,
+    pub(super) auth: Option<AuthFile>,
+    #[serde(default = "max_active_runs")]
+    pub(super) max_active_runs: u32,
+    #[serde(default = "submit_per_second")]
+    pub(super) submit_per_second: f64,
+    #[serde(default = "poll_per_second")]
+    pub(super) poll_per_second: f64,
+    #[serde(default)]
+    pub(super) poll_interval_seconds: IntervalFile,
+    #[serde(default = "call_timeout_seconds")]
+    pub(super) call_timeout_seconds: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct IntervalFile {
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+impl Default for IntervalFile {
+    fn default() -> Self {
+        Self {
+            min: 1.0,
+            max: 30.0,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum AuthFile {
+    Pat {
+        token: Option<Secret>,
+        token_file: Option<String>,
+    },
+}
+
+fn max_active_runs() -> u32 {
+    1000
+}
+
+fn submit_per_second() -> f64 {
+    10.0
+}
+
+fn poll_per_second() -> f64 {
+    30.0
+}
+
+fn call_timeout_seconds() -> u64 {
+    30
+}

@@ -1,0 +1,85 @@
+//! Reads the settings: a file, then `SPARKFERRY__SECTION__KEY` variables.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use config::{Config, Environment, FileFormat};
+
+use super::file::File;
+use super::{ConfigError, Settings, check};
+
+/// Where settings are looked for when no `--config` is given, in this order.
+pub const DEFAULT_FILES: [&str; 2] = ["config/agent.toml", "/etc/sparkferry/agent.toml"];
+
+const PREFIX: &str = "SPARKFERRY";
+
+/// Reads and checks the settings.
+///
+/// `file` must be there if given; else the first of [`DEFAULT_FILES`] that is, if any. `variables`
+/// are the process's environment.
+pub fn load(
+    file: Option<&Path>,
+    variables: &HashMap<String, String>,
+) -> Result<Settings, ConfigError> {
+    let mut sources = Config::builder();
+    if let Some(path) = file.map(Path::to_owned).or_else(default_file) {
+        let text = std::fs::read_to_string(&path).map_err(|e| ConfigError::File {
+            path: path.clone(),
+            why: e.to_string(),
+        })?;
+        // Parsed by itself first, for an error that names the file, the line and the column.
+        Config::builder()
+            .add_source(config::File::from_str(&text, FileFormat::Toml))
+            .build()
+            .map_err(|e| ConfigError::File {
+                path,
+                why: e.to_string(),
+            })?;
+        sources = sources.add_source(config::File::from_str(&text, FileFormat::Toml));
+    }
+    let environment = Environment::with_prefix(PREFIX)
+        .prefix_separator("__")
+        .separator("__")
+        .try_parsing(true)
+        .ignore_empty(true)
+        .source(Some(ours(variables)?));
+    let merged = sources
+        .add_source(environment)
+        .build()
+        .map_err(|e| ConfigError::Shape(e.to_string()))?;
+    let file: File = serde_path_to_error::deserialize(merged).map_err(|e| {
+        let path = e.path().to_string();
+        let why = e.into_inner().to_string();
+        ConfigError::Shape(if path == "." {
+            why
+        } else {
+            format!("setting `{path}`: {why}")
+        })
+    })?;
+    check::check(file, variables)
+}
+
+fn default_file() -> Option<PathBuf> {
+    DEFAULT_FILES
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.is_file())
+}
+
+/// The variables that are settings. One that begins like a setting but is spelt with a single
+/// underscore would be overlooked in silence, so it is refused.
+fn ours(variables: &HashMap<String, String>) -> Result<HashMap<String, String>, ConfigError> {
+    let double = format!("{PREFIX}__");
+    let single = format!("{PREFIX}_");
+    let mut ours = HashMap::new();
+    for (name, value) in variables {
+        if name.starts_with(&double) {
+            ours.insert(name.clone(), value.clone());
+        } else if name.starts_with(&single) {
+            return Err(ConfigError::Shape(format!(
+                "the variable {name} is no setting: sections are parted by two underscores, as in {double}QUEUE__URL"
+            )));
+        }
+    }
+    Ok(ours)
+}

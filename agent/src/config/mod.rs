@@ -1,0 +1,159 @@
+//! The settings: read from a file and the environment, checked once, then only read.
+//!
+//! [`load`] reads; [`Settings`] is what the rest of the program sees: every value in the type that
+//! it is used in, every combination checked, every secret in a type that prints nothing.
+
+mod check;
+mod file;
+mod load;
+pub mod secret;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use sparkferry_shared::Topology;
+use url::Url;
+
+pub use load::{DEFAULT_FILES, load};
+pub use secret::{Secret, SecretError, SecretSource};
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The names on the broker, and the first part of every computed name.
+    pub topology: Topology,
+    /// Where `sparkferry submit` sends a request that names no connection.
+    pub default_connection: Option<String>,
+    /// The queue.
+    pub queue: QueueSettings,
+    /// This worker.
+    pub worker: WorkerSettings,
+    /// Where health, metrics and the status page are served; `None` is nowhere.
+    pub http_listen: Option<SocketAddr>,
+    /// Logging.
+    pub log: LogSettings,
+    /// The engines, by name.
+    pub connections: BTreeMap<String, Connection>,
+}
+
+/// Settings of the queue.
+#[derive(Debug, Clone)]
+pub struct QueueSettings {
+    /// Which queue, and where.
+    pub place: QueuePlace,
+    /// A delivery is handed back before it is held for so long.
+    pub hold_limit: Duration,
+    /// The worker declares exchanges and queues; else it only checks that they are there.
+    pub declare: bool,
+    /// The largest request, in bytes.
+    pub max_message_bytes: usize,
+}
+
+/// Which queue, and where.
+#[derive(Debug, Clone)]
+pub enum QueuePlace {
+    /// RabbitMQ: an `amqp://` or `amqps://` URL, which holds a password.
+    Amqp(Secret),
+    /// A SQLite database: its file.
+    Sqlite(PathBuf),
+}
+
+/// Settings of this worker.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// What it calls itself in results and events.
+    pub name: String,
+    /// The largest output inside a result, in bytes.
+    pub max_output_bytes: usize,
+}
+
+/// Settings of the log.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// A level, or directives such as `info,sparkferry_agent::queue=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One line of text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A connection: one engine and one queue.
+#[derive(Debug, Clone)]
+pub enum Connection {
+    /// A Databricks workspace.
+    Databricks(DatabricksSettings),
+}
+
+impl Connection {
+    /// Runs that may be under way in this worker: the prefetch of the connection's queue.
+    pub fn max_active_runs(&self) -> u32 {
+        match self {
+            Self::Databricks(settings) => settings.max_active_runs,
+        }
+    }
+}
+
+/// Settings of a Databricks workspace.
+#[derive(Debug, Clone)]
+pub struct DatabricksSettings {
+    /// The workspace, such as `https://adb-1.azuredatabricks.net/`.
+    pub host: Url,
+    /// How to be let in.
+    pub auth: Auth,
+    /// Runs that may be under way in this worker: the prefetch of the connection's queue.
+    pub max_active_runs: u32,
+    /// Calls a second that start runs.
+    pub submit_per_second: f64,
+    /// Calls a second that ask for the state of runs.
+    pub poll_per_second: f64,
+    /// The shortest and the longest interval between two looks at the same run.
+    pub poll_interval: (Duration, Duration),
+    /// How long one call may take before it counts as failed.
+    pub call_timeout: Duration,
+}
+
+/// How to be let into a Databricks workspace.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// A personal access token.
+    Pat(SecretSource),
+}
+
+/// A setting is wrong. Its text tells which one, what is wrong, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("the configuration file {path} can't be read: {why}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A setting has no such name or no such type.
+    #[error("{0}")]
+    Shape(String),
+    /// A setting's value is wrong.
+    #[error("setting `{setting}`: {why}")]
+    Value {
+        /// The setting's path, such as `connections.prod.host`.
+        setting: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+}

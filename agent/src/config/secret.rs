@@ -1,0 +1,121 @@
+//! Secrets: values that print nothing from the file to the header.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+/// A secret. `Debug` and `Display` print `[secret]`.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// The text itself, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Where a secret comes from: the setting `x`, or the file named by `x_file`.
+#[derive(Debug, Clone)]
+pub enum SecretSource {
+    /// The value stands in the configuration or the environment.
+    Value(Secret),
+    /// The value stands in a file, read each time it is needed, so that it may be rotated.
+    File(PathBuf),
+}
+
+/// A secret can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file can't be read.
+    #[error("the secret's file {path} can't be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file holds nothing.
+    #[error("the secret's file {0} is empty")]
+    Empty(PathBuf),
+}
+
+impl SecretSource {
+    /// The secret as it is now. Blank space around a file's content is not part of it.
+    pub async fn read(&self) -> Result<Secret, SecretError> {
+        match self {
+            Self::Value(secret) => Ok(secret.clone()),
+            Self::File(path) => content(path, tokio::fs::read_to_string(path).await),
+        }
+    }
+
+    /// The same for a program that is only starting, where waiting for a disk harms nobody.
+    pub fn read_at_start(&self) -> Result<Secret, SecretError> {
+        match self {
+            Self::Value(secret) => Ok(secret.clone()),
+            Self::File(path) => content(path, std::fs::read_to_string(path)),
+        }
+    }
+}
+
+fn content(path: &Path, read: std::io::Result<String>) -> Result<Secret, SecretError> {
+    let text = read.map_err(|source| SecretError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(SecretError::Empty(path.to_owned()));
+    }
+    Ok(text.to_owned().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_prints_nothing() {
+        let source = SecretSource::Value("hunter2".to_owned().into());
+        assert!(!format!("{source:?}").contains("hunter2"));
+        assert_eq!(source.read_at_start().unwrap().to_string(), "[secret]");
+    }
+
+    #[test]
+    fn a_file_is_read_each_time_without_the_space_around() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let source = SecretSource::File(path.clone());
+        assert!(matches!(
+            source.read_at_start(),
+            Err(SecretError::Unreadable { .. })
+        ));
+        std::fs::write(&path, " \n").unwrap();
+        assert!(matches!(source.read_at_start(), Err(SecretError::Empty(_))));
+        for token in ["one", "two"] {
+            std::fs::write(&path, format!("{token}\n")).unwrap();
+            assert_eq!(source.read_at_start().unwrap().expose(), token);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What REST engines share.
+
+pub mod pace;

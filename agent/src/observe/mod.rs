@@ -1,0 +1,3 @@
+//! What the worker tells about itself: metrics, health, the status page's data.
+
+pub mod metrics;

@@ -1,0 +1,74 @@
+//! The names of queues and exchanges on the broker.
+
+/// The names that follow from a namespace. The worker declares them, or the operator does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    namespace: String,
+}
+
+/// The namespace where none is set.
+pub const DEFAULT_NAMESPACE: &str = "sparkferry";
+
+impl Topology {
+    /// The names under a namespace.
+    pub fn new(namespace: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+        }
+    }
+
+    /// The namespace itself.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Direct exchange; the routing key of a request is its connection.
+    pub fn requests_exchange(&self) -> String {
+        format!("{}.requests", self.namespace)
+    }
+
+    /// Quorum queue with the requests of one connection.
+    pub fn requests_queue(&self, connection: &str) -> String {
+        format!("{}.requests.{connection}", self.namespace)
+    }
+
+    /// Topic exchange of results; the routing key is `{connection}.{OUTCOME}`.
+    pub fn results_exchange(&self) -> String {
+        format!("{}.results", self.namespace)
+    }
+
+    /// Quorum queue with all results, bound with `#`.
+    pub fn results_queue(&self) -> String {
+        format!("{}.results", self.namespace)
+    }
+
+    /// Topic exchange of events; the routing key is `{connection}.{type}`.
+    pub fn events_exchange(&self) -> String {
+        format!("{}.events", self.namespace)
+    }
+
+    /// Fanout exchange of cancels.
+    pub fn control_exchange(&self) -> String {
+        format!("{}.control", self.namespace)
+    }
+
+    /// Stream that keeps the cancels of a day for workers that start later.
+    pub fn control_queue(&self) -> String {
+        format!("{}.control", self.namespace)
+    }
+
+    /// Fanout exchange of what can't be read.
+    pub fn dead_exchange(&self) -> String {
+        format!("{}.dead", self.namespace)
+    }
+
+    /// Quorum queue with what can't be read.
+    pub fn dead_queue(&self) -> String {
+        format!("{}.dead", self.namespace)
+    }
+}
+
+/// The header of a dead letter that tells why in one word.
+pub const DEAD_REASON_HEADER: &str = "x-sparkferry-reason";
+/// The header of a dead letter that tells why in a sentence.
+pub const DEAD_ERROR_HEADER: &str = "x-sparkferry-error";
