@@ -1,1 +1,337 @@
-//! An engine in memory.
+//! An engine in memory: the shortest answer to what an engine has to do.
+//!
+//! Tests of the flow and the benchmark run on it. Several [`FakeEngine`]s can share one [`World`], as
+//! workers share a workspace. A run follows the [`Plan`] in the field `fake` of its run-now body:
+//!
+//! ```json
+//! {"job_id": 1, "fake": {"duration_ms": 500, "endings": ["infrastructure", "success"]}}
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sparkferry_shared::{ErrorClass, Key, RunError, Work};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{
+    Attached, Change, Ended, Engine, Facts, Failure, Fault, Run, Start, State, Unknown,
+};
+
+/// What becomes of a run.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plan {
+    /// How long it takes, in milliseconds.
+    pub duration_ms: u64,
+    /// How each attempt ends: `success`, `success_with_failures`, `skipped`, `timed_out`, or a class
+    /// of error; the last one for all further attempts. Empty: success.
+    pub endings: Vec<String>,
+    /// What it produces.
+    pub output: Option<Value>,
+    /// It goes on although it is cancelled.
+    pub ignores_cancel: bool,
+}
+
+/// All runs, and the faults to come. Cheap to clone; clones are the same world.
+#[derive(Debug, Clone, Default)]
+pub struct World(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    runs: Mutex<HashMap<Key, Arc<FakeRun>>>,
+    faults: Mutex<VecDeque<(Call, Trouble)>>,
+}
+
+/// A kind of call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// [`Engine::attach_or_start`].
+    AttachOrStart,
+    /// [`Run::output`].
+    Output,
+    /// [`Run::cancel`].
+    Cancel,
+}
+
+/// What happens to a call.
+#[derive(Debug, Clone)]
+pub enum Trouble {
+    /// It fails before it does anything.
+    Fails(Fault),
+    /// It does its work, and the answer is lost.
+    ReplyLost,
+    /// It panics.
+    Panics,
+}
+
+#[derive(Debug)]
+struct FakeRun {
+    run_id: i64,
+    started: Instant,
+    started_at: Timestamp,
+    ends: Instant,
+    ending: Ended,
+    output: Option<Value>,
+    ignores_cancel: bool,
+    cancelled: Mutex<Option<Instant>>,
+    cancel: Notify,
+    forgotten: Mutex<bool>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    /// The next call of this kind runs into trouble. Calls take their trouble in order.
+    pub fn expect_trouble(&self, call: Call, trouble: Trouble) {
+        lock(&self.0.faults).push_back((call, trouble));
+    }
+
+    /// How many runs were started.
+    pub fn runs_started(&self) -> usize {
+        lock(&self.0.runs).len()
+    }
+
+    /// Whether there is a run of this name.
+    pub fn knows(&self, key: &Key) -> bool {
+        lock(&self.0.runs).contains_key(key)
+    }
+
+    /// Whether the run of this name was asked to stop.
+    pub fn was_cancelled(&self, key: &Key) -> bool {
+        let runs = lock(&self.0.runs);
+        runs.get(key).is_some_and(|run| lock(&run.cancelled).is_some())
+    }
+
+    /// The engine forgets the run of this name, as one that was deleted.
+    pub fn forget(&self, key: &Key) {
+        if let Some(run) = lock(&self.0.runs).get(key) {
+            *lock(&run.forgotten) = true;
+            run.cancel.notify_waiters();
+        }
+    }
+
+    fn trouble(&self, call: Call) -> Option<Trouble> {
+        let mut faults = lock(&self.0.faults);
+        let next = faults.iter().position(|(kind, _)| *kind == call)?;
+        faults.remove(next).map(|(_, trouble)| trouble)
+    }
+
+    /// Does `work` unless the call is to fail before it; loses its answer if it is to be lost.
+    fn call<T>(&self, call: Call, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        match self.trouble(call) {
+            None => work(),
+            Some(Trouble::Fails(fault)) => Err(fault),
+            Some(Trouble::Panics) => panic!("a call was told to panic"),
+            Some(Trouble::ReplyLost) => {
+                work()?;
+                Err(Fault::Passing {
+                    message: "the reply was lost".into(),
+                    class: ErrorClass::Infrastructure,
+                    retry_after: None,
+                    perhaps_done: true,
+                })
+            }
+        }
+    }
+}
+
+/// The engine. See the [module](self).
+#[derive(Debug, Clone, Default)]
+pub struct FakeEngine {
+    world: World,
+}
+
+impl FakeEngine {
+    /// An engine in a world, which others may share.
+    pub fn new(world: World) -> Self {
+        Self { world }
+    }
+}
+
+#[async_trait]
+impl Engine for FakeEngine {
+    async fn permit(&self) {}
+
+    async fn attach_or_start(&self, start: &Start<'_>) -> Result<Attached, Fault> {
+        let (run, adopted) = self.world.call(Call::AttachOrStart, || {
+            let key = start.names.key(start.attempt);
+            let mut runs = lock(&self.world.0.runs);
+            if let Some(run) = runs.get(&key) {
+                if *lock(&run.forgotten) {
+                    return Err(Fault::Lost(Box::new(RunError::new(
+                        ErrorClass::Lost,
+                        "the run was deleted",
+                    ))));
+                }
+                return Ok((run.clone(), true));
+            }
+            if start.unknown == Unknown::Lost {
+                return Err(Fault::Lost(Box::new(RunError::new(
+                    ErrorClass::Lost,
+                    "the engine knows no such run, and it may have been there",
+                ))));
+            }
+            let plan = plan(start.work)?;
+            let run_id = i64::try_from(runs.len()).unwrap_or(i64::MAX - 1) + 1;
+            let run = Arc::new(FakeRun::new(run_id, start.attempt, plan));
+            runs.insert(key, run.clone());
+            Ok((run, false))
+        })?;
+        Ok(Attached {
+            run: Box::new(Following {
+                world: self.world.clone(),
+                run,
+                told: false,
+                adopted,
+            }),
+            adopted,
+        })
+    }
+
+    async fn check(&self) -> Result<String, Fault> {
+        Ok("an engine in memory".to_owned())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+}
+
+fn plan(work: &Work) -> Result<Plan, Fault> {
+    let Work::RunNow(body) = work else {
+        return Err(Fault::Refused(Box::new(RunError::new(
+            ErrorClass::Request,
+            "the fake engine takes run_now only",
+        ))));
+    };
+    match body.read("fake") {
+        Ok(plan) => Ok(plan.unwrap_or_default()),
+        Err(e) => Err(Fault::Refused(Box::new(RunError::new(
+            ErrorClass::Request,
+            format!("run_now.fake: {e}"),
+        )))),
+    }
+}
+
+impl FakeRun {
+    fn new(run_id: i64, attempt: u32, plan: Plan) -> Self {
+        let nth = usize::try_from(attempt).unwrap_or(usize::MAX) - 1;
+        let word = plan.endings.get(nth).or(plan.endings.last());
+        let started = Instant::now();
+        Self {
+            run_id,
+            started,
+            started_at: Timestamp::now(),
+            ends: started + Duration::from_millis(plan.duration_ms),
+            ending: ending(word.map_or("success", String::as_str)),
+            output: plan.output,
+            ignores_cancel: plan.ignores_cancel,
+            cancelled: Mutex::new(None),
+            cancel: Notify::new(),
+            forgotten: Mutex::new(false),
+        }
+    }
+
+    /// How and when it ended, if it has.
+    fn ended(&self) -> Option<(Ended, Instant)> {
+        if *lock(&self.forgotten) {
+            let failure = Failure::new(ErrorClass::Lost, "the run was deleted");
+            return Some((Ended::Lost(failure), Instant::now()));
+        }
+        if let Some(at) = *lock(&self.cancelled)
+            && !self.ignores_cancel
+            && at < self.ends
+        {
+            let failure = Failure::new(ErrorClass::Canceled, "the run was cancelled");
+            return Some((Ended::Canceled(failure), at));
+        }
+        (Instant::now() >= self.ends).then(|| (self.ending.clone(), self.ends))
+    }
+}
+
+fn ending(word: &str) -> Ended {
+    let failed = |class| Failure::new(class, format!("the plan says {word}"));
+    match word {
+        "success" => Ended::Success,
+        "success_with_failures" => Ended::SuccessWithFailures(failed(ErrorClass::User)),
+        "skipped" => Ended::Skipped(failed(ErrorClass::Throttled)),
+        "timed_out" => Ended::TimedOut(failed(ErrorClass::Timeout)),
+        "infrastructure" => Ended::Failed(failed(ErrorClass::Infrastructure)),
+        "throttled" => Ended::Failed(failed(ErrorClass::Throttled)),
+        "lost" => Ended::Lost(failed(ErrorClass::Lost)),
+        _ => Ended::Failed(failed(ErrorClass::User)),
+    }
+}
+
+struct Following {
+    world: World,
+    run: Arc<FakeRun>,
+    told: bool,
+    adopted: bool,
+}
+
+#[async_trait]
+impl Run for Following {
+    fn facts(&self) -> Facts {
+        let after = |instant: Instant| self.run.started_at + (instant - self.run.started);
+        Facts {
+            run_id: Some(self.run.run_id),
+            started_at: Some(self.run.started_at),
+            ended_at: self.run.ended().map(|(_, at)| after(at)),
+            adopted: self.adopted,
+            ..Facts::default()
+        }
+    }
+
+    async fn next(&mut self) -> Change {
+        loop {
+            let run = &self.run;
+            let stirred = run.cancel.notified();
+            if let Some((ended, _)) = run.ended() {
+                return Change::Ended(ended);
+            }
+            if !self.told {
+                self.told = true;
+                return Change::State(State {
+                    word: "RUNNING".into(),
+                    done: 0,
+                    total: 1,
+                });
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(run.ends) => {}
+                () = stirred => {}
+            }
+        }
+    }
+
+    async fn output(&mut self, limit: usize) -> Result<Option<Value>, Fault> {
+        self.world.call(Call::Output, || {
+            let output = self.run.output.clone();
+            let size = output.as_ref().map_or(0, |value| value.to_string().len());
+            Ok(if size > limit {
+                Some(json!({ "truncated": true }))
+            } else {
+                output
+            })
+        })
+    }
+
+    async fn cancel(&mut self) -> Result<(), Fault> {
+        self.world.call(Call::Cancel, || {
+            lock(&self.run.cancelled).get_or_insert_with(Instant::now);
+            self.run.cancel.notify_waiters();
+            Ok(())
+        })
+    }
+
+    async fn release(&mut self) {}
+}

@@ -36,8 +36,15 @@ pub trait Engine: Send + Sync {
     /// A passing fault says nothing about the run: call again. A refusal is the engine's answer.
     async fn attach_or_start(&self, start: &Start<'_>) -> Result<Attached, Fault>;
 
+    /// Waits until one more start may be asked for. Separate from [`Engine::attach_or_start`], so
+    /// that a request can still be cancelled, untouched, while it waits. Cancel safe.
+    async fn permit(&self);
+
     /// Reaches the engine and says in one line what was found (host, user, version).
     async fn check(&self) -> Result<String, Fault>;
+
+    /// What is wrong with the engine at the moment, for a person, as its calls of late tell.
+    fn trouble(&self) -> Option<String>;
 }
 
 /// Which run to find or start.
