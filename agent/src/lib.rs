@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`queue`] | the port to a queue, with RabbitMQ and SQLite behind it |
 //! | [`engine`] | the port to an engine, with Databricks behind it |
+//! | [`worker`] | deliveries in, one driver for each id, settle, hand back, drain |
+//! | [`flow`], [`retry`] | one request from its first attempt to its ending |
 //! | [`http`] | what REST engines share |
 //! | [`config`] | the settings, read and checked once |
 //! | [`observe`] | metrics, health and the status page's data |
@@ -14,7 +16,10 @@
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod flow;
 pub mod http;
 pub mod observe;
 pub mod queue;
+pub mod retry;
 pub mod sandbox;
+pub mod worker;

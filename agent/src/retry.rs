@@ -89,13 +89,15 @@ mod tests {
             0..100_000_u64,
             0..400_000_u64,
         )
-            .prop_map(|(max_retries, retry_on, rerun_if_lost, min, more)| RetryPolicy {
-                max_retries,
-                retry_on,
-                rerun_if_lost,
-                min_interval: Duration::from_millis(min),
-                max_interval: Duration::from_millis(min + more),
-            })
+            .prop_map(
+                |(max_retries, retry_on, rerun_if_lost, min, more)| RetryPolicy {
+                    max_retries,
+                    retry_on,
+                    rerun_if_lost,
+                    min_interval: Duration::from_millis(min),
+                    max_interval: Duration::from_millis(min + more),
+                },
+            )
     }
 
     proptest! {

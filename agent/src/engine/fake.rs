@@ -19,9 +19,7 @@ use sparkferry_shared::{ErrorClass, Key, RunError, Work};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{
-    Attached, Change, Ended, Engine, Facts, Failure, Fault, Run, Start, State, Unknown,
-};
+use super::{Attached, Change, Ended, Engine, Facts, Failure, Fault, Run, Start, State, Unknown};
 
 /// What becomes of a run.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -42,10 +40,22 @@ pub struct Plan {
 #[derive(Debug, Clone, Default)]
 pub struct World(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    /// Where this world's clock began: it runs with tokio's, so that tests may pause it.
+    epoch: (Timestamp, Instant),
     runs: Mutex<HashMap<Key, Arc<FakeRun>>>,
     faults: Mutex<VecDeque<(Call, Trouble)>>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            epoch: (Timestamp::now(), Instant::now()),
+            runs: Mutex::default(),
+            faults: Mutex::default(),
+        }
+    }
 }
 
 /// A kind of call.
@@ -74,7 +84,6 @@ pub enum Trouble {
 struct FakeRun {
     run_id: i64,
     started: Instant,
-    started_at: Timestamp,
     ends: Instant,
     ending: Ended,
     output: Option<Value>,
@@ -89,6 +98,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
+    /// This world's time.
+    pub fn now(&self) -> Timestamp {
+        self.at(Instant::now())
+    }
+
+    fn at(&self, instant: Instant) -> Timestamp {
+        let (timestamp, epoch) = self.0.epoch;
+        timestamp + (instant - epoch)
+    }
+
     /// The next call of this kind runs into trouble. Calls take their trouble in order.
     pub fn expect_trouble(&self, call: Call, trouble: Trouble) {
         lock(&self.0.faults).push_back((call, trouble));
@@ -107,7 +126,8 @@ impl World {
     /// Whether the run of this name was asked to stop.
     pub fn was_cancelled(&self, key: &Key) -> bool {
         let runs = lock(&self.0.runs);
-        runs.get(key).is_some_and(|run| lock(&run.cancelled).is_some())
+        runs.get(key)
+            .is_some_and(|run| lock(&run.cancelled).is_some())
     }
 
     /// The engine forgets the run of this name, as one that was deleted.
@@ -229,7 +249,6 @@ impl FakeRun {
         Self {
             run_id,
             started,
-            started_at: Timestamp::now(),
             ends: started + Duration::from_millis(plan.duration_ms),
             ending: ending(word.map_or("success", String::as_str)),
             output: plan.output,
@@ -281,11 +300,10 @@ struct Following {
 #[async_trait]
 impl Run for Following {
     fn facts(&self) -> Facts {
-        let after = |instant: Instant| self.run.started_at + (instant - self.run.started);
         Facts {
             run_id: Some(self.run.run_id),
-            started_at: Some(self.run.started_at),
-            ended_at: self.run.ended().map(|(_, at)| after(at)),
+            started_at: Some(self.world.at(self.run.started)),
+            ended_at: self.run.ended().map(|(_, at)| self.world.at(at)),
             adopted: self.adopted,
             ..Facts::default()
         }

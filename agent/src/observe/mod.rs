@@ -1,3 +1,5 @@
 //! What the worker tells about itself: metrics, health, the status page's data.
 
 pub mod metrics;
+pub mod runs;
+pub mod serve;

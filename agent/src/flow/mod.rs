@@ -1,0 +1,375 @@
+//! One request, from its first attempt to its ending.
+//!
+//! Knows no broker and no engine by name: it walks the attempts from 1 by their computed names,
+//! finds what earlier workers left, and so arrives at the present. It keeps nothing anywhere and may
+//! be dropped at any await; whoever walks again comes to the same place.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | the walk over the attempts |
+//! | [`attach`] | from a name to a run, through faults |
+//! | [`follow`] | from a run to its ending: cancels, timeouts, the deadline |
+//!
+//! Guarantees: SUCCESS only if the engine said so; CANCELED only if nothing was started or the
+//! engine said so; past the deadline nothing new is started.
+
+mod attach;
+mod follow;
+mod persist;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sparkferry_shared::event::EventDetails;
+use sparkferry_shared::{Attempt, ErrorClass, EventType, Names, Outcome, Request, RunError};
+
+use crate::engine::{Ended, Engine, Fault, Run, Unknown};
+use crate::retry::RetryPolicy;
+use attach::Found;
+use follow::{Followed, Stop};
+
+/// An attempt that an earlier worker may have started began, by its clock, before the request came
+/// here. Clocks of workers may differ by this much.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
+/// What a request needs of the worker that carries it out.
+#[async_trait]
+pub trait Host: Send + Sync {
+    /// The time. Tests have their own.
+    fn now(&self) -> Timestamp;
+
+    /// Waits while the request is not on loan to this worker: what others would see (a new run, a
+    /// result) happens only while it is. Cancel safe.
+    async fn held(&self);
+
+    /// Waits until somebody cancels the request; returns why. Never returns if nobody does.
+    /// Returns again at once when asked again. Cancel safe.
+    async fn cancelled(&self) -> String;
+
+    /// Tells an event.
+    fn tell(&self, event: EventType, attempt: Option<u32>, details: EventDetails);
+
+    /// An attempt has ended, with a class of error or none.
+    fn attempt_ended(&self, class: Option<ErrorClass>);
+}
+
+/// How a request ended.
+pub struct Ending {
+    /// How.
+    pub outcome: Outcome,
+    /// Every attempt, the first one first.
+    pub attempts: Vec<Attempt>,
+    /// What the last attempt produced.
+    pub output: Option<Value>,
+    /// What went wrong, if anything did.
+    pub error: Option<RunError>,
+    /// The last run, to be released once the request is acknowledged.
+    pub run: Option<Box<dyn Run>>,
+}
+
+/// Everything that one walk works with.
+pub struct Flow<'a> {
+    /// Where the runs are.
+    pub engine: &'a dyn Engine,
+    /// The worker around it.
+    pub host: &'a dyn Host,
+    /// What is asked for.
+    pub request: &'a Request,
+    /// The computed names.
+    pub names: Names,
+    /// When this worker received the request.
+    pub received_at: Timestamp,
+    /// It was delivered before: earlier workers may have started runs.
+    pub seen_before: bool,
+    /// The largest output, in bytes.
+    pub max_output_bytes: usize,
+}
+
+impl Flow<'_> {
+    /// Carries the request out.
+    pub async fn carry_out(&self) -> Ending {
+        let policy = RetryPolicy::of(self.request);
+        let mut past = Past::default();
+        let mut number = 1;
+        let mut seen = self.seen_before;
+        loop {
+            let found = self.attach(number, seen).await;
+            let (mut run, adopted) = match found {
+                Found::Run(attached) => (attached.run, attached.adopted),
+                Found::Lost(error) => {
+                    self.host.attempt_ended(Some(error.class));
+                    past.failed_unseen(number, &self.names, &error);
+                    match self.another(&policy, number, &error, None).await {
+                        Next::Attempt { due } => {
+                            seen = self.may_have_begun(due);
+                            number += 1;
+                            continue;
+                        }
+                        Next::Stop(stop) => return past.stopped(stop, error),
+                        Next::No => return past.ending(Outcome::Lost, Some(error)),
+                    }
+                }
+                Found::Refused(error) => return past.refused(error),
+                Found::Stopped { stop, fault } => return past.unstarted(stop, fault),
+            };
+            self.tell_begun(number, adopted, &*run);
+            if !self.request.wait {
+                past.attempt(number, &self.names, &*run, None);
+                return past.with_run(Outcome::Submitted, None, None, run);
+            }
+
+            let Followed { ended, stop } = self.follow(number, &mut *run).await;
+            let (outcome, error) = match ended {
+                Some(ended) => judge(ended, stop.as_ref()),
+                None => (Outcome::TimedOut, stop.as_ref().map(Stop::to_error)),
+            };
+            past.attempt(number, &self.names, &*run, error.clone());
+            self.host.attempt_ended(error.as_ref().map(|e| e.class));
+
+            if let (None, Some(failure)) = (&stop, &error)
+                && outcome != Outcome::SuccessWithFailures
+            {
+                let ended_at = run.facts().ended_at;
+                match self.another(&policy, number, failure, ended_at).await {
+                    Next::Attempt { due } => {
+                        seen = self.may_have_begun(due);
+                        number += 1;
+                        continue;
+                    }
+                    Next::Stop(stop) => return past.stopped(stop, failure.clone()),
+                    Next::No => {}
+                }
+            }
+            let output = self.output(outcome, &mut *run).await;
+            return past.with_run(outcome, output, error, run);
+        }
+    }
+
+    /// Whether an attempt that is due at this moment may have been started by an earlier worker.
+    fn may_have_begun(&self, due: Timestamp) -> bool {
+        self.seen_before && due <= self.received_at + CLOCK_TOLERANCE
+    }
+
+    /// What to do about a name that the engine doesn't know.
+    fn unknown(&self, seen: bool) -> Unknown {
+        if seen && !self.request.rerun_if_lost {
+            Unknown::Lost
+        } else {
+            Unknown::Start
+        }
+    }
+
+    /// Waits for the moment of the next attempt, if the failure earns one.
+    async fn another(
+        &self,
+        policy: &RetryPolicy,
+        number: u32,
+        error: &RunError,
+        ended_at: Option<Timestamp>,
+    ) -> Next {
+        let next = self.names.key(number + 1);
+        let Some(wait) = policy.wait_after(number, error.class, &next) else {
+            return Next::No;
+        };
+        let now = self.host.now();
+        let due = ended_at.unwrap_or(now) + wait;
+        if let Some(deadline) = self.request.deadline
+            && due >= deadline
+        {
+            return Next::Stop(Stop::Deadline(deadline));
+        }
+        let delay = Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO);
+        let details = EventDetails {
+            delay_ms: Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+            error: Some(error.clone()),
+            ..EventDetails::default()
+        };
+        self.host.tell(EventType::Retrying, Some(number), details);
+        tokio::select! {
+            biased;
+            reason = self.host.cancelled() => {
+                self.tell_cancel(Some(number));
+                Next::Stop(Stop::Canceled(reason))
+            }
+            () = tokio::time::sleep(delay) => Next::Attempt { due },
+        }
+    }
+
+    /// What the run produced. Of a success it is fetched however long that takes (until the
+    /// deadline); of anything else it is welcome, not needed.
+    async fn output(&self, outcome: Outcome, run: &mut dyn Run) -> Option<Value> {
+        let tries = match outcome {
+            Outcome::Success | Outcome::SuccessWithFailures => u32::MAX,
+            Outcome::Failed | Outcome::Canceled => 3,
+            _ => return None,
+        };
+        let unavailable = |fault: &Fault| Some(json!({ "unavailable": fault.to_string() }));
+        let mut backoff = persist::backoff();
+        let mut tried = 0;
+        loop {
+            match run.output(self.max_output_bytes).await {
+                Ok(output) => return output,
+                Err(fault @ Fault::Passing { .. }) => {
+                    tried += 1;
+                    let late = self.request.deadline.is_some_and(|d| self.host.now() >= d);
+                    if tried >= tries || late {
+                        return unavailable(&fault);
+                    }
+                    tokio::time::sleep(persist::pause(&mut backoff, &fault)).await;
+                }
+                Err(fault) => return unavailable(&fault),
+            }
+        }
+    }
+
+    fn tell_begun(&self, number: u32, adopted: bool, run: &dyn Run) {
+        let facts = run.facts();
+        let details = EventDetails {
+            run_id: facts.run_id,
+            run_page_url: facts.run_page_url,
+            ..EventDetails::default()
+        };
+        let event = if adopted {
+            EventType::Adopted
+        } else {
+            EventType::Submitted
+        };
+        self.host.tell(event, Some(number), details);
+    }
+
+    fn tell_cancel(&self, attempt: Option<u32>) {
+        self.host
+            .tell(EventType::CancelRequested, attempt, EventDetails::default());
+    }
+}
+
+enum Next {
+    Attempt { due: Timestamp },
+    Stop(Stop),
+    No,
+}
+
+/// The engine's word is the outcome. Only a run that *we* stopped for being late is renamed, and
+/// only if the engine says that it was stopped.
+fn judge(ended: Ended, stop: Option<&Stop>) -> (Outcome, Option<RunError>) {
+    match ended {
+        Ended::Success => (Outcome::Success, None),
+        Ended::SuccessWithFailures(f) => (Outcome::SuccessWithFailures, Some(f.error)),
+        Ended::Skipped(f) => (Outcome::Skipped, Some(f.error)),
+        Ended::Canceled(f) => match stop {
+            None => (Outcome::Canceled, Some(f.error)),
+            Some(stop) => (stop.outcome(), Some(stop.to_error())),
+        },
+        Ended::TimedOut(f) => (Outcome::TimedOut, Some(f.error)),
+        Ended::Failed(f) => (Outcome::Failed, Some(f.error)),
+        Ended::Lost(f) => (Outcome::Lost, Some(f.error)),
+    }
+}
+
+/// The attempts so far.
+#[derive(Default)]
+struct Past {
+    attempts: Vec<Attempt>,
+}
+
+impl Past {
+    fn attempt(&mut self, number: u32, names: &Names, run: &dyn Run, error: Option<RunError>) {
+        let facts = run.facts();
+        self.attempts.push(Attempt {
+            number,
+            key: names.key(number),
+            run_id: facts.run_id,
+            operation_ids: facts.operation_ids,
+            run_page_url: facts.run_page_url,
+            state: facts.state,
+            status: facts.status,
+            started_at: facts.started_at,
+            ended_at: facts.ended_at,
+            setup_duration_ms: facts.setup_duration_ms,
+            execution_duration_ms: facts.execution_duration_ms,
+            queue_duration_ms: facts.queue_duration_ms,
+            adopted: facts.adopted,
+            error,
+        });
+    }
+
+    /// An attempt whose run the engine no longer knows.
+    fn failed_unseen(&mut self, number: u32, names: &Names, error: &RunError) {
+        self.attempts.push(Attempt {
+            number,
+            key: names.key(number),
+            run_id: None,
+            operation_ids: Vec::new(),
+            run_page_url: None,
+            state: None,
+            status: None,
+            started_at: None,
+            ended_at: None,
+            setup_duration_ms: None,
+            execution_duration_ms: None,
+            queue_duration_ms: None,
+            adopted: true,
+            error: Some(error.clone()),
+        });
+    }
+
+    fn ending(self, outcome: Outcome, error: Option<RunError>) -> Ending {
+        Ending {
+            outcome,
+            attempts: self.attempts,
+            output: None,
+            error,
+            run: None,
+        }
+    }
+
+    fn with_run(
+        self,
+        outcome: Outcome,
+        output: Option<Value>,
+        error: Option<RunError>,
+        run: Box<dyn Run>,
+    ) -> Ending {
+        Ending {
+            output,
+            run: Some(run),
+            ..self.ending(outcome, error)
+        }
+    }
+
+    /// The engine refused to start an attempt.
+    fn refused(self, error: RunError) -> Ending {
+        let outcome = if self.attempts.is_empty() {
+            Outcome::Rejected
+        } else {
+            Outcome::Failed
+        };
+        self.ending(outcome, Some(error))
+    }
+
+    /// Stopped after a failed attempt, before the next one.
+    fn stopped(self, stop: Stop, last: RunError) -> Ending {
+        let mut error = stop.to_error();
+        error.message = format!("{}; the last attempt: {}", error.message, last.message);
+        error.trace = last.trace;
+        error.tasks = last.tasks;
+        self.ending(stop.outcome(), Some(error))
+    }
+
+    /// Stopped while an attempt was to be started.
+    fn unstarted(self, stop: Stop, fault: Option<Fault>) -> Ending {
+        let mut error = stop.to_error();
+        if let Some(fault) = fault {
+            error.message = format!("{}; the engine: {fault}", error.message);
+        }
+        let outcome = match stop {
+            Stop::Deadline(_) if self.attempts.is_empty() => Outcome::Expired,
+            _ => stop.outcome(),
+        };
+        self.ending(outcome, Some(error))
+    }
+}

@@ -1,0 +1,336 @@
+//! One request in this worker: its loans, its cancel, its walk, its settlement.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use sparkferry_shared::decode::FieldFault;
+use sparkferry_shared::event::EventDetails;
+use sparkferry_shared::{
+    ErrorClass, Event, EventType, Id, Names, Outcome, Request, RunError, RunResult, WorkKind,
+};
+use tokio::sync::Notify;
+
+use super::Shared;
+use super::lane::Lane;
+use super::slot::{Loan, Slot};
+use crate::flow::{Ending, Flow, Host};
+use crate::observe::metrics;
+use crate::observe::runs::RunView;
+use crate::queue::Outgoing;
+
+/// What others in this worker see of a request under way.
+pub(super) struct Driver {
+    pub(super) id: Id,
+    pub(super) slot: Slot,
+    pub(super) received_at: Timestamp,
+    cancel: OnceLock<String>,
+    cancelled: Notify,
+    seen: Mutex<Seen>,
+}
+
+/// The last thing told about the request.
+#[derive(Debug, Default)]
+struct Seen {
+    attempt: Option<u32>,
+    run_id: Option<i64>,
+    run_page_url: Option<String>,
+    state: Option<String>,
+    progress: Option<(u64, u64)>,
+}
+
+impl Driver {
+    pub(super) fn new(id: Id, received_at: Timestamp) -> Self {
+        Self {
+            id,
+            slot: Slot::default(),
+            received_at,
+            cancel: OnceLock::new(),
+            cancelled: Notify::new(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Cancels the request. Only the first reason counts.
+    pub(super) fn cancel(&self, reason: String) {
+        if self.cancel.set(reason).is_ok() {
+            self.cancelled.notify_waiters();
+        }
+    }
+
+    /// For the status page.
+    pub(super) fn view(&self, connection: &str) -> RunView {
+        let seen = self.seen();
+        RunView {
+            id: self.id.clone(),
+            connection: connection.to_owned(),
+            received_at: self.received_at,
+            attempt: seen.attempt,
+            run_id: seen.run_id,
+            run_page_url: seen.run_page_url.clone(),
+            state: seen.state.clone(),
+            done: seen.progress.map(|(done, _)| done),
+            total: seen.progress.map(|(_, total)| total),
+            cancel_requested: self.cancel.get().is_some(),
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request as its driver carries it out.
+pub(super) struct Drive {
+    pub(super) shared: Arc<Shared>,
+    pub(super) lane: Arc<Lane>,
+    pub(super) driver: Arc<Driver>,
+    /// The request; or, of one that can't be carried out, what is wrong with it.
+    pub(super) request: Result<Request, FieldFault>,
+    pub(super) seen_before: bool,
+}
+
+impl Drive {
+    /// Carries the request out, settles it and leaves the lane. Everything that can happen to it
+    /// ends here: its ending, its loss to another worker, the worker's drain, a panic.
+    pub(super) async fn run(self) {
+        let host = LaneHost {
+            shared: &self.shared,
+            lane: &self.lane,
+            driver: &self.driver,
+            labels: match &self.request {
+                Ok(request) => request.labels.clone(),
+                Err(_) => std::collections::BTreeMap::new(),
+            },
+        };
+        let names = Names::new(
+            self.shared.topology.namespace(),
+            &self.lane.name,
+            self.driver.id.as_str(),
+        );
+        let kind = self
+            .request
+            .as_ref()
+            .ok()
+            .map(|request| request.work.kind());
+        host.tell(EventType::Accepted, None, EventDetails::default());
+
+        // The walk is boxed and dropped as soon as it has ended, and with it the request's payload.
+        let walk = Box::pin(self.walk(&host, names));
+        let ended = tokio::select! {
+            biased;
+            () = self.shared.drain.cancelled() => None,
+            ending = walk => Some(ending),
+            () = self.loans(&host) => None,
+        };
+        match ended {
+            Some(ending) => self.settle(&host, names, kind, ending).await,
+            None => {
+                let left = self.driver.slot.close();
+                if !left.is_empty() {
+                    host.tell(EventType::HandedBack, None, EventDetails::default());
+                }
+                for lease in left {
+                    metrics::handed_back(&self.lane.name);
+                    // At a drain the queue's close gives all back in one go.
+                    if !self.shared.drain.is_cancelled() {
+                        self.shared.queue.hand_back(&lease).await;
+                    }
+                }
+            }
+        }
+        self.lane.leave(&self.driver);
+    }
+
+    async fn walk(&self, host: &LaneHost<'_>, names: Names) -> Ending {
+        let request = match &self.request {
+            Ok(request) => request,
+            Err(fault) => return rejected(RunError::new(ErrorClass::Request, fault.to_string())),
+        };
+        let flow = Flow {
+            engine: &*self.lane.engine,
+            host,
+            request,
+            names,
+            received_at: self.driver.received_at,
+            seen_before: self.seen_before,
+            max_output_bytes: self.shared.max_output_bytes,
+        };
+        match AssertUnwindSafe(flow.carry_out()).catch_unwind().await {
+            Ok(ending) => ending,
+            Err(panic) => {
+                let what = panic_text(panic.as_ref());
+                tracing::error!(id = %self.driver.id, connection = self.lane.name, what, "the driver of a request panicked; the request is rejected");
+                rejected(RunError::new(
+                    ErrorClass::Request,
+                    format!(
+                        "the request crashed its driver, which is a bug of Sparkferry's: {what}"
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// Gives loans back before the broker takes them. Returns once somebody else has the request.
+    async fn loans(&self, host: &LaneHost<'_>) {
+        loop {
+            match self.driver.slot.next().await {
+                Loan::DueBack(lease) => {
+                    metrics::handed_back(&self.lane.name);
+                    host.tell(EventType::HandedBack, None, EventDetails::default());
+                    self.shared.queue.hand_back(&lease).await;
+                }
+                Loan::Gone => return,
+            }
+        }
+    }
+
+    /// Publishes the result, has it confirmed, acknowledges, releases.
+    async fn settle(
+        &self,
+        host: &LaneHost<'_>,
+        names: Names,
+        kind: Option<WorkKind>,
+        ending: Ending,
+    ) {
+        let Ending {
+            outcome,
+            attempts,
+            output,
+            error,
+            run,
+        } = ending;
+        let number = attempts.last().map(|attempt| attempt.number);
+        let result = RunResult {
+            id: self.driver.id.clone(),
+            outcome,
+            connection: self.lane.name.clone(),
+            kind,
+            labels: host.labels.clone(),
+            attempts,
+            output,
+            error,
+            received_at: self.driver.received_at,
+            finished_at: Timestamp::now(),
+            worker: self.shared.worker.clone(),
+            redelivered: self.seen_before,
+        };
+        let body = match serde_json::to_vec(&result) {
+            Ok(body) => body,
+            // Only a type that can't be JSON could do this, and none of ours is one.
+            Err(e) => panic!("a result can't be written as JSON: {e}"),
+        };
+        let outgoing = Outgoing {
+            message_id: names.result(),
+            id: self.driver.id.clone(),
+            connection: self.lane.name.clone(),
+            outcome,
+            body: body.into(),
+        };
+        loop {
+            if !self.driver.slot.held_within_grace().await {
+                return;
+            }
+            let answers = self.driver.slot.answers();
+            let finished = self.shared.queue.finish(&answers, &outgoing).await;
+            // A copy of the request that came meanwhile is answered too.
+            if self.driver.slot.settled(&answers, finished.is_ok()) {
+                break;
+            }
+        }
+        let took = self.driver.received_at.duration_until(Timestamp::now());
+        metrics::result_settled(
+            &self.lane.name,
+            outcome.as_str(),
+            took.try_into().unwrap_or_default(),
+        );
+        let details = EventDetails {
+            outcome: Some(outcome),
+            error: result.error,
+            ..EventDetails::default()
+        };
+        host.tell(EventType::Finished, number, details);
+        if let Some(mut run) = run {
+            run.release().await;
+        }
+    }
+}
+
+fn rejected(error: RunError) -> Ending {
+    Ending {
+        outcome: Outcome::Rejected,
+        attempts: Vec::new(),
+        output: None,
+        error: Some(error),
+        run: None,
+    }
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without words")
+}
+
+/// The worker, as one request's flow sees it.
+struct LaneHost<'a> {
+    shared: &'a Shared,
+    lane: &'a Lane,
+    driver: &'a Driver,
+    labels: std::collections::BTreeMap<String, String>,
+}
+
+#[async_trait]
+impl Host for LaneHost<'_> {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    async fn held(&self) {
+        self.driver.slot.held().await;
+    }
+
+    async fn cancelled(&self) -> String {
+        loop {
+            let cancelled = self.driver.cancelled.notified();
+            if let Some(reason) = self.driver.cancel.get() {
+                return reason.clone();
+            }
+            cancelled.await;
+        }
+    }
+
+    fn tell(&self, event_type: EventType, attempt: Option<u32>, details: EventDetails) {
+        {
+            let mut seen = self.driver.seen();
+            seen.attempt = attempt.or(seen.attempt);
+            seen.run_id = details.run_id.or(seen.run_id);
+            if details.run_page_url.is_some() {
+                seen.run_page_url.clone_from(&details.run_page_url);
+            }
+            if details.state.is_some() {
+                seen.state.clone_from(&details.state);
+            }
+            seen.progress = details.done.zip(details.total).or(seen.progress);
+        }
+        self.shared.queue.tell(Event {
+            event_type,
+            id: self.driver.id.clone(),
+            connection: self.lane.name.clone(),
+            at: self.now(),
+            worker: self.shared.worker.clone(),
+            labels: self.labels.clone(),
+            attempt,
+            details,
+        });
+    }
+
+    fn attempt_ended(&self, class: Option<ErrorClass>) {
+        metrics::attempt_ended(&self.lane.name, class.map(ErrorClass::as_str));
+    }
+}

@@ -1,0 +1,146 @@
+//! One connection: its queue, its engine, and one driver for each id under way.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sparkferry_shared::decode::Unreadable;
+use sparkferry_shared::{Id, Undecodable, decode};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::driver::{Drive, Driver};
+use crate::engine::Engine;
+use crate::observe::metrics;
+use crate::observe::runs::RunView;
+use crate::queue::{Answer, Delivery};
+
+/// One connection of this worker.
+pub(super) struct Lane {
+    pub(super) name: String,
+    pub(super) max_active_runs: u32,
+    pub(super) engine: Arc<dyn Engine>,
+    drivers: Mutex<HashMap<Id, Arc<Driver>>>,
+}
+
+impl Lane {
+    pub(super) fn new(name: String, max_active_runs: u32, engine: Arc<dyn Engine>) -> Self {
+        Self {
+            name,
+            max_active_runs,
+            engine,
+            drivers: Mutex::default(),
+        }
+    }
+
+    /// Takes deliveries until the queue gives no more.
+    pub(super) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
+        let mut deliveries = shared.queue.consume(&self.name, self.max_active_runs).await;
+        while let Some(delivery) = deliveries.recv().await {
+            metrics::request_received(&self.name, delivery.seen_before);
+            self.receive(&shared, delivery);
+        }
+    }
+
+    fn receive(self: &Arc<Self>, shared: &Arc<Shared>, delivery: Delivery) {
+        let message_id = delivery.message_id.as_deref();
+        let decoded = decode(
+            &delivery.body,
+            message_id,
+            Some(&self.name),
+            shared.max_message_bytes,
+        );
+        let (id, request) = match decoded {
+            Ok(request) => (request.id.clone(), Ok(request)),
+            Err(Undecodable::Reject { id, fault }) => (id, Err(fault)),
+            Err(Undecodable::Bury(why)) => return self.bury(shared, delivery, why),
+        };
+        let answer = Answer {
+            lease: delivery.lease,
+            reply_to: delivery.reply_to,
+            correlation_id: delivery.correlation_id,
+            trace: delivery.trace,
+        };
+        let due_back = shared.queue.hold_limit().map(due_back);
+        let driver = {
+            let mut drivers = self.drivers();
+            if let Some(driver) = drivers.get(&id)
+                && driver.slot.take_over(answer.clone(), due_back)
+            {
+                metrics::delivery_adopted(&self.name);
+                return;
+            }
+            let driver = Arc::new(Driver::new(id.clone(), delivery.received_at));
+            driver.slot.take_over(answer, due_back);
+            drivers.insert(id.clone(), driver.clone());
+            driver
+        };
+        metrics::in_flight(&self.name, 1);
+        // In this order: a cancel that arrives now finds the driver, one that came before is kept.
+        if let Some(reason) = shared.cancels.reason(&self.name, &id) {
+            driver.cancel(reason);
+        }
+        let drive = Drive {
+            shared: shared.clone(),
+            lane: self.clone(),
+            driver,
+            request,
+            seen_before: delivery.seen_before,
+        };
+        shared.spawn(drive.run());
+    }
+
+    /// Moves what can't be read to the dead letters; who asked for an answer gets one.
+    fn bury(self: &Arc<Self>, shared: &Arc<Shared>, delivery: Delivery, why: Unreadable) {
+        tracing::warn!(connection = self.name, reason = why.reason(), error = %why, "a message can't be read and goes to the dead letters");
+        let (lane, shared_) = (self.clone(), shared.clone());
+        shared.spawn(async move {
+            if shared_.queue.bury(&delivery, &why).await.is_ok() {
+                metrics::buried(&lane.name, why.reason());
+            }
+        });
+    }
+
+    /// The driver of a request has ended.
+    pub(super) fn leave(&self, driver: &Arc<Driver>) {
+        let mut drivers = self.drivers();
+        if drivers
+            .get(&driver.id)
+            .is_some_and(|d| Arc::ptr_eq(d, driver))
+        {
+            drivers.remove(&driver.id);
+        }
+        drop(drivers);
+        metrics::in_flight(&self.name, -1);
+    }
+
+    /// Cancels a request, if it is here.
+    pub(super) fn cancel(&self, id: &Id, reason: &str) {
+        if let Some(driver) = self.drivers().get(id) {
+            driver.cancel(reason.to_owned());
+        }
+    }
+
+    /// The requests under way, for the status page, at most `limit`.
+    pub(super) fn views(&self, limit: usize) -> Vec<RunView> {
+        let drivers = self.drivers();
+        drivers
+            .values()
+            .take(limit)
+            .map(|driver| driver.view(&self.name))
+            .collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.drivers().len()
+    }
+
+    fn drivers(&self) -> MutexGuard<'_, HashMap<Id, Arc<Driver>>> {
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When a delivery that came now is to be given back: before the limit, and not all at once.
+fn due_back(limit: Duration) -> Instant {
+    Instant::now() + limit.mul_f64(0.75 + 0.2 * fastrand::f64())
+}
