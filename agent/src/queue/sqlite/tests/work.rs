@@ -182,3 +182,21 @@ async fn check_counts_what_waits_runs_and_is_done() {
         .expect("nothing wrong");
     assert!(other.contains("0 requests waiting, 0 running"), "{other}");
 }
+
+#[tokio::test]
+async fn closing_leaves_nothing_to_run_out() {
+    let harness = SqliteHarness::new();
+    let (worker, producer) = (harness.worker().await, harness.producer().await);
+    let mut deliveries = worker.consume("prod", 5).await;
+    for name in ["looked-at", "not-looked-at"] {
+        producer
+            .submit("prod", &id(name), "{}".into())
+            .await
+            .expect("taken");
+    }
+    next(&mut deliveries).await;
+    worker.close().await;
+    let db = harness.database().connection;
+    assert_eq!(count(&db, "workers"), 0);
+    assert_eq!(count(&db, "requests WHERE state = 0"), 2);
+}
