@@ -170,7 +170,10 @@ impl Keeper {
             }
         };
         let context = &self.context;
-        context.declarer.ensure(&context.broker, &connection).await?;
+        context
+            .declarer
+            .ensure(&context.broker, &connection)
+            .await?;
         let dead = CancellationToken::new();
         Ok(Arc::new(Live {
             connection,
@@ -193,7 +196,10 @@ impl Keeper {
 
     fn went(&self, why: &str, wait: Duration) {
         if self.context.board.set(self.role, Some(why.to_owned())) {
-            tracing::warn!(role = self.role, "RabbitMQ can't be used, trying again: {why}");
+            tracing::warn!(
+                role = self.role,
+                "RabbitMQ can't be used, trying again: {why}"
+            );
         } else {
             tracing::debug!(role = self.role, ?wait, "still not connected: {why}");
         }
@@ -226,7 +232,10 @@ impl Keeper {
     }
 
     fn closed(&self) -> String {
-        format!("{}: the broker closed the connection", self.context.broker.place())
+        format!(
+            "{}: the broker closed the connection",
+            self.context.broker.place()
+        )
     }
 
     fn block(&self, reason: Option<&str>) {

@@ -325,17 +325,14 @@ impl<'a> Desk<'a> {
         bound.await.map_err(|error| self.broker.error(&error))
     }
 
-    fn judge(
-        &self,
-        what: &str,
-        name: &str,
-        declared: lapin::Result<()>,
-    ) -> Result<(), QueueError> {
+    fn judge(&self, what: &str, name: &str, declared: lapin::Result<()>) -> Result<(), QueueError> {
         let Err(error) = declared else {
             return Ok(());
         };
         match soft(&error) {
-            Some(AMQPSoftError::PRECONDITIONFAILED) if error.to_string().contains("inequivalent") => {
+            Some(AMQPSoftError::PRECONDITIONFAILED)
+                if error.to_string().contains("inequivalent") =>
+            {
                 self.declarer.warn_once(name, &error.to_string());
                 Ok(())
             }
