@@ -214,9 +214,10 @@ impl Keeper {
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => self.block(Some(&reason)),
                     Some(Event::ConnectionUnblocked) => self.block(None),
-                    Some(Event::Error(error)) => {
+                    // A channel's errors come here too; who uses the channel sees them.
+                    Some(Event::Error(error)) => if !live.connection.status().connected() {
                         break self.context.broker.error(&error).to_string();
-                    }
+                    },
                     Some(_) => {}
                     None => break self.closed(),
                 },
