@@ -91,7 +91,7 @@ pub struct AmqpQueue {
 
 impl AmqpQueue {
     /// Opens the queue; it connects in the background. `connections` are those whose queues are
-    /// declared (or checked) whenever it connects.
+    /// declared (or checked) whenever it connects. To be called inside a tokio runtime.
     ///
     /// # Errors
     /// Where the URL can't be read.
