@@ -20,10 +20,10 @@ use crate::queue::QueueError;
 const HEARTBEAT_SECONDS: u16 = 10;
 /// One attempt to connect: a frozen broker accepts the socket and then says nothing.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The first and the longest wait between attempts.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// The first and the longest wait between attempts, each before up to as much again of jitter.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// What held for so long was a success: the waits begin anew.
-const STEADY: Duration = Duration::from_secs(10);
+const STEADY: Duration = Duration::from_secs(1);
 
 /// Where a broker is, and as whom to go there.
 #[derive(Clone)]
@@ -187,7 +187,7 @@ pub fn place(url: &Secret) -> String {
     url.to_string()
 }
 
-/// The waits between attempts: 0.2 s to 10 s, doubling, with jitter, without an end.
+/// The waits between attempts: from 0.2 s to 10 s, doubling, with jitter, without an end.
 pub(super) struct Pace {
     waits: ExponentialBackoff,
     since: Instant,

@@ -90,14 +90,13 @@ impl Taker {
                 }
                 Err(error) => {
                     let why = error.to_string();
-                    if !live.dead.is_cancelled() {
+                    if !live.is_over() {
                         self.context.board.set(&source, Some(why.clone()));
                     }
                     why
                 }
             };
-            if live.dead.is_cancelled() {
-                // The link has told it, and paces the attempts.
+            if live.is_over() {
                 self.context.board.set(&source, None);
                 continue;
             }

@@ -76,7 +76,7 @@ impl Reader {
                 return;
             }
             if let Some(error) = &error
-                && !live.dead.is_cancelled()
+                && !live.is_over()
             {
                 // The stream may be another one now, in which our offset means nothing.
                 self.next_offset = None;

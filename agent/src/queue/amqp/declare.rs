@@ -211,9 +211,13 @@ impl<'a> Desk<'a> {
                 self.declarer.leave_as_it_is(name, &error.to_string());
                 Ok(())
             }
-            // It was the operator's, and is gone: next time it is declared.
-            Some(AMQPSoftError::NOTFOUND) if self.declarer.foreign().remove(name) => {
-                Err(self.broker.error(&error))
+            // It was the operator's and is gone, or the broker is only starting: next time.
+            Some(AMQPSoftError::NOTFOUND) if self.declarer.declare => {
+                self.declarer.foreign().remove(name);
+                Err(QueueError::Unreachable {
+                    place: self.broker.place().to_owned(),
+                    why: error.to_string(),
+                })
             }
             Some(AMQPSoftError::NOTFOUND) => Err(QueueError::Refused {
                 place: self.broker.place().to_owned(),

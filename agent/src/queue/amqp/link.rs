@@ -67,6 +67,14 @@ pub(super) struct Live {
     _ends: DropGuard,
 }
 
+impl Live {
+    /// Whether it has ended, perhaps a moment before [`Self::dead`] says so. The link tells people
+    /// and paces the attempts; who uses it has only to wait for the next one.
+    pub(super) fn is_over(&self) -> bool {
+        self.dead.is_cancelled() || !self.connection.status().connected()
+    }
+}
+
 /// A connection that is made again and again, in the background.
 #[derive(Clone)]
 pub(super) struct Link {
@@ -98,7 +106,7 @@ impl Link {
     pub(super) async fn live(&self) -> Arc<Live> {
         let mut live = self.live.clone();
         let found = live
-            .wait_for(|live| live.as_ref().is_some_and(|live| !live.dead.is_cancelled()))
+            .wait_for(|live| live.as_ref().is_some_and(|live| !live.is_over()))
             .await
             .map(|live| live.clone());
         match found {

@@ -147,8 +147,7 @@ impl Desk {
                 () = live.dead.cancelled() => None,
                 why = self.serve(&live, &mut jobs) => why,
             };
-            // A connection that ends is told by the link.
-            if !live.dead.is_cancelled() {
+            if !live.is_over() {
                 let Some(why) = why else { return };
                 self.trouble(Some(self.context.broker.error(&why).to_string()));
                 tokio::select! {
