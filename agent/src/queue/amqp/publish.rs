@@ -265,17 +265,10 @@ impl Desk {
         let mut failed = None;
         let mut works = false;
         for outcome in outcomes {
-            let id = outcome.mark.as_ref();
-            let published = match outcome.confirmed {
-                Ok(_) if id.is_some_and(|id| returned.remove(id)) => Published::Returned,
-                Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Published::Confirmed,
-                Ok(Confirmation::Nack(_)) => Published::Refused,
-                Err(error) => {
-                    let why = error.to_string();
-                    failed = Some(error);
-                    Published::Unknown(why)
-                }
-            };
+            let published = judge(&outcome, returned);
+            if let Err(error) = outcome.confirmed {
+                failed = Some(error);
+            }
             works |= published == Published::Confirmed;
             if let Some(done) = outcome.done {
                 // An error means that the asker has stopped waiting.
@@ -286,6 +279,17 @@ impl Desk {
             self.trouble(None);
         }
         failed
+    }
+}
+
+/// What became of a message, `returned` being the marks of all that came back so far.
+fn judge(outcome: &Outcome, returned: &mut HashSet<ShortString>) -> Published {
+    let mark = outcome.mark.as_ref();
+    match &outcome.confirmed {
+        Ok(_) if mark.is_some_and(|mark| returned.remove(mark)) => Published::Returned,
+        Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Published::Confirmed,
+        Ok(Confirmation::Nack(_)) => Published::Refused,
+        Err(error) => Published::Unknown(error.to_string()),
     }
 }
 
@@ -314,4 +318,48 @@ async fn all_ready<F: Future>(under_way: &mut FuturesUnordered<F>) -> Vec<F::Out
     })
     .await;
     outcomes
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::message::{BasicReturnMessage, Delivery};
+
+    use super::super::connect::short;
+    use super::*;
+
+    fn outcome(mark: &str, came_with: Option<&str>) -> Outcome {
+        let returned = came_with.map(|mark| {
+            let mut delivery = Delivery::mock(0, short(""), short(""), false, Vec::new());
+            delivery.properties = BasicProperties::default().with_message_id(short(mark));
+            BasicReturnMessage {
+                delivery,
+                reply_code: 312,
+                reply_text: short("NO_ROUTE"),
+            }
+        });
+        Outcome {
+            mark: Some(short(mark)),
+            confirmed: Ok(Confirmation::Ack(returned)),
+            done: None,
+        }
+    }
+
+    #[test]
+    fn a_return_counts_for_the_message_that_came_back() {
+        let mut returned = HashSet::new();
+        let mut judged = |outcomes: &[Outcome]| -> Vec<Published> {
+            returned.extend(outcomes.iter().filter_map(returned_mark));
+            let judged = outcomes.iter().map(|one| judge(one, &mut returned));
+            judged.collect()
+        };
+        // The confirm of `a` brought what came back of `b`, in whichever order they are looked at.
+        let (a, b) = (outcome("a", Some("b")), outcome("b", None));
+        let (came, went) = (Published::Confirmed, Published::Returned);
+        assert_eq!(judged(&[b, a]), [went.clone(), came.clone()]);
+        // Or a batch later.
+        assert_eq!(judged(&[outcome("a", Some("b"))]), [came.clone()]);
+        assert_eq!(judged(&[outcome("b", None)]), [went]);
+        // Published again, and taken.
+        assert_eq!(judged(&[outcome("b", None)]), [came]);
+    }
 }

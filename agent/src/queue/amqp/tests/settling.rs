@@ -164,7 +164,7 @@ async fn ten_thousand_are_handed_back_in_no_time() {
     heir.close().await;
 }
 
-/// lapin gives a returned message to whichever confirm comes next: ours must not be fooled.
+/// Messages that are routed and messages that are not, side by side on one channel.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_back_is_told_from_what_arrived() {
     let namespace = Namespace::new(url());
