@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::{
-    reply::{Answer, Refusal, Reply},
+    reply::{Refusal, Reply},
     state::State,
 };
 
@@ -199,15 +199,15 @@ impl State {
     }
 
     /// `/api/2.0/preview/scim/v2/Me`.
-    pub(super) fn me() -> Answer {
-        Ok(json!({
+    pub(super) fn me() -> Value {
+        json!({
             "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
             "id": "1",
             "userName": USER,
             "displayName": "Sandbox",
             "active": true,
             "emails": [{"type": "work", "value": USER, "primary": true}],
-        }))
+        })
     }
 }
 

@@ -229,10 +229,17 @@ impl Ending {
             .clone()
             .all(|(_, leaf, _, ending)| !leaf || ending.harmless());
         let cause = tasks
+            .clone()
             .filter(|(_, _, _, ending)| !ending.harmless())
             .min_by_key(|(_, _, end, ending)| (ending.follows(), *end));
         let Some((task_key, _, _, cause)) = cause else {
-            return Self::of_word("SUCCESS");
+            // All well. Where nothing ran at all, the run is what its first task is.
+            let idle = tasks.clone().all(|(_, _, _, ending)| !ending.succeeded());
+            let first = tasks.map(|(_, _, _, ending)| ending).next();
+            return first
+                .filter(|_| idle)
+                .cloned()
+                .unwrap_or_else(|| Self::of_word("SUCCESS"));
         };
         if leaves_well {
             return Self::of_word("SUCCESS_WITH_FAILURES");

@@ -215,12 +215,12 @@ impl State {
             "clusters/create" => self.create_cluster(args, now),
             "clusters/get" => self.get_cluster(args, now),
             "clusters/start" => self.start_cluster(args, now),
-            "clusters/list" => self.list_clusters(now),
+            "clusters/list" => Ok(self.list_clusters(now)),
             "clusters/delete" => self.stop_cluster(args, now),
             "clusters/permanent-delete" => self.forget_cluster(args),
             "libraries/install" => self.install_libraries(args),
             "libraries/cluster-status" => self.library_status(args, now),
-            "preview/scim/v2/Me" => Self::me(),
+            "preview/scim/v2/Me" => Ok(Self::me()),
             other => Err(Refusal::no_endpoint("", other)),
         }
     }

@@ -50,6 +50,10 @@ const FAULT_FIELDS: [&str; 10] = [
 ];
 
 /// What a rule does to a call.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the fields of a rule, as they are posted"
+)]
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Fault {

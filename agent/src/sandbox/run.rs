@@ -14,6 +14,7 @@ use super::{
 };
 
 /// A run.
+#[expect(clippy::struct_field_names, reason = "the names of the API")]
 #[derive(Debug)]
 pub(super) struct Run {
     /// Its id; 0 is never used.

@@ -21,6 +21,7 @@ pub(super) struct Work {
 }
 
 /// One task.
+#[expect(clippy::struct_field_names, reason = "the names of the API")]
 #[derive(Debug)]
 pub(super) struct Task {
     /// Its key, unique in its run.

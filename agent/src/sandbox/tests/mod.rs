@@ -132,11 +132,11 @@ impl Workspace {
 }
 
 /// A task that is only pretended, with choices.
-fn notebook(key: &str, choices: Value) -> Value {
+fn notebook(key: &str, choices: &Value) -> Value {
     json!({"task_key": key, "notebook_task": {"notebook_path": "/n", "base_parameters": choices}})
 }
 
 /// A submit body of one such task.
-fn one(choices: Value) -> Value {
+fn one(choices: &Value) -> Value {
     json!({"run_name": "r", "tasks": [notebook("main", choices)]})
 }

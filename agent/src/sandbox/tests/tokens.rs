@@ -12,7 +12,7 @@ async fn a_token_makes_one_run_for_submit_and_run_now_alike() {
         .post("/api/2.2/jobs/create", json!({"name": "j"}))
         .await["job_id"]
         .clone();
-    let mut body = one(json!({}));
+    let mut body = one(&json!({}));
     body["idempotency_token"] = "k".into();
     let first = workspace.submit(body.clone()).await;
     assert_eq!(workspace.submit(body).await, first);
@@ -21,11 +21,11 @@ async fn a_token_makes_one_run_for_submit_and_run_now_alike() {
         workspace.post("/api/2.1/jobs/run-now", again.clone()).await["run_id"],
         first
     );
-    let stats = workspace.stats().await;
-    assert_eq!(stats["runs_started"], 1);
-    assert_eq!(stats["runs_by_token"], json!({"k": 1}));
+    let books = workspace.stats().await;
+    assert_eq!(books["runs_started"], 1);
+    assert_eq!(books["runs_by_token"], json!({"k": 1}));
     assert_eq!(
-        stats["calls"]["jobs/runs/submit"],
+        books["calls"]["jobs/runs/submit"],
         json!({"total": 2, "by_status": {"200": 2}, "cut": 0})
     );
 
@@ -44,7 +44,7 @@ async fn a_token_makes_one_run_for_submit_and_run_now_alike() {
 #[tokio::test]
 async fn a_token_of_more_than_64_characters_is_refused() {
     let workspace = Workspace::start().await;
-    let mut body = one(json!({}));
+    let mut body = one(&json!({}));
     body["idempotency_token"] = "x".repeat(64).into();
     workspace.submit(body.clone()).await;
     body["idempotency_token"] = "x".repeat(65).into();
@@ -61,7 +61,7 @@ async fn the_user_error_trap() {
     let workspace = Workspace::start().await;
     let choices = json!({"sandbox.outcome": "FAILED", "sandbox.duration_ms": 0, "sandbox.error": "ValueError: x",
         "sandbox.trace": "Traceback ..."});
-    let run_id = workspace.submit(one(choices)).await;
+    let run_id = workspace.submit(one(&choices)).await;
     let run = workspace.end(run_id).await;
     assert_eq!(
         run["state"],
