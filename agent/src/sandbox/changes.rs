@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::{
     args::Args,
     choices::{Choices, Plan},
+    plans::Wanted,
     reply::{Answer, Refusal},
     run::Round,
-    starts::Wanted,
     state::State,
 };
 

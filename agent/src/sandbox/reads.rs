@@ -33,10 +33,8 @@ impl State {
         };
         let mut shown = run.show(&self.host, now);
         self.put_tasks(run, from, &mut shown, now);
-        if let Some(history) = run.history(now) {
-            shown.insert("repair_history".into(), history);
-        } else if args.flag("include_history") {
-            shown.insert("repair_history".into(), json!([]));
+        if args.flag("include_history") || run.rounds.len() > 1 {
+            shown.insert("repair_history".into(), run.history(now));
         }
         Ok(shown.into())
     }
@@ -110,8 +108,8 @@ impl State {
                 let more = shown.remove("next_page_token").is_some();
                 shown.insert("has_more".into(), more.into());
             }
-            if let Some(history) = run.history(now) {
-                shown.insert("repair_history".into(), history);
+            if run.rounds.len() > 1 {
+                shown.insert("repair_history".into(), run.history(now));
             }
             shown
         });

@@ -24,7 +24,7 @@ use super::{
 const BODY_BYTES: usize = 10 * 1024 * 1024;
 
 /// The calls of the REST API without `/api/2.x/`, each with its method.
-const CALLS: [(&str, Method); 24] = [
+const CALLS: [(&str, Method); 25] = [
     ("jobs/run-now", Method::POST),
     ("jobs/runs/submit", Method::POST),
     ("jobs/runs/get", Method::GET),
@@ -44,6 +44,7 @@ const CALLS: [(&str, Method); 24] = [
     ("clusters/get", Method::GET),
     ("clusters/start", Method::POST),
     ("clusters/list", Method::GET),
+    ("clusters/spark-versions", Method::GET),
     ("clusters/delete", Method::POST),
     ("clusters/permanent-delete", Method::POST),
     ("libraries/install", Method::POST),
@@ -216,6 +217,7 @@ impl State {
             "clusters/get" => self.get_cluster(args, now),
             "clusters/start" => self.start_cluster(args, now),
             "clusters/list" => Ok(self.list_clusters(now)),
+            "clusters/spark-versions" => Ok(Self::spark_versions()),
             "clusters/delete" => self.stop_cluster(args, now),
             "clusters/permanent-delete" => self.forget_cluster(args),
             "libraries/install" => self.install_libraries(args),

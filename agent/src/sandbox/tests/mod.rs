@@ -3,6 +3,7 @@
 mod access;
 mod exec;
 mod faults;
+mod rounds;
 mod runs;
 mod tokens;
 
