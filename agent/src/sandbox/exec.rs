@@ -58,8 +58,8 @@ impl State {
             .ready
             .map(|ready| ready + run.attempts[attempt].plan.setup_ms);
         match start {
-            // A known end without a process: kept from running by its dependencies, or out of time.
             Some(start) if start <= now => Step::Start,
+            // An end that is known beforehand: not to be run at all, or out of time by then.
             Some(start) => Step::Wait(Some(over.map_or(start, |end| end.min(start)))),
             None if run.queued() => Step::Wait(Some(now + QUEUE_LOOK_MS)),
             None => Step::Wait(over),

@@ -56,17 +56,10 @@ impl Job {
         self.places() < usize::MAX
     }
 
-    /// Whether a new run would find no place.
-    pub(super) fn full(&self, runs: &[Run], now: i64) -> bool {
-        let places = self.places();
-        self.limited()
-            && (!self.waiting.is_empty()
-                || self
-                    .active
-                    .iter()
-                    .filter(|&&run| runs[run].ended(now).is_none())
-                    .count()
-                    >= places)
+    /// Whether a new run would find no place; to be asked when the queue has been settled.
+    pub(super) fn full(&mut self, runs: &[Run], now: i64) -> bool {
+        self.active.retain(|&run| runs[run].ended(now).is_none());
+        self.limited() && (!self.waiting.is_empty() || self.active.len() >= self.places())
     }
 
     /// Gives free places to queued runs; true while some still wait.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
 use super::{
-    args::{Args, plain},
+    args::{Args, plain, truthy},
     choices::{Choices, Plan},
     ending::Ending,
     jobs::Job,
@@ -43,8 +43,9 @@ impl State {
         let job_id = args.need_int("job_id")?;
         let job = self
             .jobs
-            .get(&job_id)
+            .get_mut(&job_id)
             .ok_or_else(|| Refusal::no_job(job_id))?;
+        let full = job.full(&self.runs, now);
         let work = match args.list("only").filter(|only| !only.is_empty()) {
             Some(only) => Arc::new(Work::read(&job.settings, Some(only))?),
             None => Arc::clone(&job.work),
@@ -62,11 +63,10 @@ impl State {
         run.overriding = (!overriding.is_empty()).then(|| overriding.into());
         run.job_parameters = job_parameters(job, args.get("job_parameters"));
         let declared = Choices::of_job_parameters(&job.settings);
-        let full = job.full(&self.runs, now);
         let queue = args.get("queue").or_else(|| job.settings.get("queue"));
         let queue = queue
             .and_then(|queue| queue.get("enabled"))
-            .is_some_and(super::args::truthy);
+            .is_some_and(truthy);
         let plans = self.plans(
             Wanted::of(&run, &run.choices, "jobs/run-now", &declared),
             now,

@@ -164,7 +164,7 @@ async fn statuses_come_with_bodies_and_retry_after() {
 #[tokio::test]
 async fn an_outage_passes_by_itself() {
     let workspace = Workspace::start().await;
-    workspace.rule(json!({"outage_seconds": 0.3})).await;
+    workspace.rule(json!({"outage_seconds": 0.5})).await;
     let mut refused = 0;
     loop {
         let (status, body) = workspace

@@ -84,8 +84,8 @@ async fn a_repair_keeps_the_run_and_adds_attempts() {
     let repair = "/api/2.2/jobs/runs/repair";
     let run_id = workspace
         .submit(json!({"run_name": "r", "tasks": [
-            notebook("a", &json!({"sandbox.duration_ms": 20})),
-            after(notebook("b", &json!({"sandbox.duration_ms": 20, "sandbox.outcomes": "CLUSTER_ERROR,FAILED,SUCCESS"})), &["a"], ""),
+            notebook("a", &json!({"sandbox.duration_ms": 1000})),
+            after(notebook("b", &json!({"sandbox.duration_ms": 500, "sandbox.outcomes": "CLUSTER_ERROR,FAILED,SUCCESS"})), &["a"], ""),
         ]}))
         .await;
     let all = json!({"run_id": run_id, "rerun_all_failed_tasks": true});
@@ -165,7 +165,7 @@ async fn a_repair_keeps_the_run_and_adds_attempts() {
 #[tokio::test]
 async fn cancelling_takes_a_moment_and_an_ended_run_stays_as_it_is() {
     let workspace = Workspace::start().await;
-    let choices = json!({"sandbox.duration_ms": 600_000, "sandbox.cancel_ms": 200});
+    let choices = json!({"sandbox.duration_ms": 600_000, "sandbox.cancel_ms": 1000});
     let run_id = workspace.submit(one(&choices)).await;
     let cancel = json!({"run_id": run_id});
     assert_eq!(
@@ -233,7 +233,7 @@ async fn a_run_past_its_limit_is_timed_out() {
 async fn a_full_job_queues_or_skips() {
     let workspace = Workspace::start().await;
     let job = json!({"name": "Narrow", "max_concurrent_runs": 1, "queue": {"enabled": true},
-        "tasks": [notebook("main", &json!({"sandbox.duration_ms": 150}))]});
+        "tasks": [notebook("main", &json!({"sandbox.duration_ms": 700}))]});
     let job_id = workspace.post("/api/2.2/jobs/create", job).await["job_id"].clone();
     let start = json!({"job_id": job_id});
     let mut runs = Vec::new();

@@ -6,27 +6,36 @@ use serde_json::{Value, json};
 use super::{Workspace, notebook, one};
 
 #[tokio::test]
-async fn a_run_walks_from_pending_to_running_to_its_end() {
+async fn a_run_is_pending_then_running_then_ended() {
     let workspace = Workspace::start().await;
-    let choices =
-        json!({"sandbox.setup_ms": 150, "sandbox.duration_ms": 150, "sandbox.output": "o"});
-    let run_id = workspace.submit(one(&choices)).await;
-    let pending = workspace.until(run_id, &["PENDING"]).await;
+    let long = 600_000;
+    let pending = workspace
+        .submit(one(&json!({"sandbox.setup_ms": long})))
+        .await;
+    let pending = workspace.run(pending).await;
+    assert_eq!(pending["state"]["life_cycle_state"], "PENDING");
+    assert_eq!(pending["status"]["state"], "PENDING");
     assert_eq!(
-        (&pending["status"]["state"], &pending["end_time"]),
-        (&"PENDING".into(), &0.into())
+        (&pending["end_time"], pending["state"].get("result_state")),
+        (&0.into(), None)
     );
-    assert_eq!(pending["state"].get("result_state"), None);
-    let running = workspace.until(run_id, &["RUNNING"]).await;
+    let running = workspace
+        .submit(one(&json!({"sandbox.duration_ms": long})))
+        .await;
+    let running = workspace.run(running).await;
+    assert_eq!(running["state"]["life_cycle_state"], "RUNNING");
     assert_eq!(running["tasks"][0]["status"]["state"], "RUNNING");
-    let ended = workspace.end(run_id).await;
+    let choices = json!({"sandbox.setup_ms": 20, "sandbox.duration_ms": 30, "sandbox.output": "o"});
+    let ended = workspace.submit(one(&choices)).await;
+    let ended = workspace.end(ended).await;
     assert_eq!(ended["state"]["result_state"], "SUCCESS");
     assert_eq!(
         (&ended["setup_duration"], &ended["execution_duration"]),
-        (&150.into(), &150.into())
+        (&20.into(), &30.into())
     );
+    let output = workspace.output(&ended, 0).await;
     assert_eq!(
-        workspace.output(&ended, 0).await["notebook_output"],
+        output["notebook_output"],
         json!({"result": "o", "truncated": false})
     );
     workspace.stop().await;
