@@ -139,11 +139,14 @@ impl State {
         self.job(args).map(|(job_id, job)| job.show(job_id, true))
     }
 
-    /// `jobs/delete`.
-    pub(super) fn delete_job(&mut self, args: &Args) -> Answer {
+    /// `jobs/delete`: what is under way goes on; what is queued is cancelled.
+    pub(super) fn delete_job(&mut self, args: &Args, now: i64) -> Answer {
         let (job_id, _) = self.job(args)?;
-        self.jobs.remove(&job_id);
+        let waiting = self.jobs.remove(&job_id).map(|job| job.waiting);
         self.queues.remove(&job_id);
+        for place in waiting.into_iter().flatten() {
+            self.cancel(place, now);
+        }
         Ok(json!({}))
     }
 

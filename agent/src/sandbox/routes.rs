@@ -212,7 +212,7 @@ impl State {
             "jobs/list" => self.list_jobs(args),
             "jobs/update" => self.change_job(args, false),
             "jobs/reset" => self.change_job(args, true),
-            "jobs/delete" => self.delete_job(args),
+            "jobs/delete" => self.delete_job(args, now),
             "clusters/create" => self.create_cluster(args, now),
             "clusters/get" => self.get_cluster(args, now),
             "clusters/start" => self.start_cluster(args, now),

@@ -146,6 +146,7 @@ impl State {
         if let Some(token) = &run.token {
             self.runs_by_token.insert(token.clone(), place);
         }
+        self.active.insert(place);
         self.stats.started(run.token.as_deref());
         self.runs.push(run);
         for (task, plan) in plans.into_iter().enumerate() {

@@ -280,3 +280,88 @@ async fn a_full_job_queues_or_skips() {
     assert_eq!(workspace.stats().await["max_concurrent_runs"], 1);
     workspace.stop().await;
 }
+
+#[tokio::test]
+async fn cancel_all_takes_queued_runs_or_all_runs_of_a_job() {
+    let workspace = Workspace::start().await;
+    let job = json!({"name": "n", "max_concurrent_runs": 1, "queue": {"enabled": true},
+        "tasks": [notebook("main", &json!({"sandbox.duration_ms": 600_000}))]});
+    let job_id = workspace.post("/api/2.2/jobs/create", job).await["job_id"].clone();
+    let start = async || {
+        let run = workspace
+            .post("/api/2.2/jobs/run-now", json!({"job_id": job_id}))
+            .await;
+        run["run_id"].as_i64().unwrap()
+    };
+    let (first, second, third) = (start().await, start().await, start().await);
+    let cancel_all = "/api/2.2/jobs/runs/cancel-all";
+    workspace
+        .post(cancel_all, json!({"all_queued_runs": true}))
+        .await;
+    for run_id in [second, third] {
+        assert_eq!(
+            workspace.end(run_id).await["state"]["result_state"],
+            "CANCELED"
+        );
+    }
+    assert_eq!(
+        workspace.run(first).await["state"]["life_cycle_state"],
+        "RUNNING"
+    );
+    let fourth = start().await;
+    workspace
+        .post("/api/2.2/jobs/delete", json!({"job_id": job_id}))
+        .await;
+    assert_eq!(
+        workspace.end(fourth).await["state"]["result_state"],
+        "CANCELED"
+    );
+    let gone = workspace
+        .refused(Method::POST, cancel_all, json!({"job_id": job_id}))
+        .await;
+    assert!(
+        gone.2.starts_with("Job ") && gone.2.ends_with(" does not exist."),
+        "{}",
+        gone.2
+    );
+
+    let other = workspace
+        .post("/api/2.2/jobs/create", json!({"name": "o"}))
+        .await["job_id"]
+        .clone();
+    let settings = json!({"tasks": [
+        notebook("a", &json!({"sandbox.duration_ms": 600_000})),
+        after(notebook("b", &json!({})), &["a"], "ALL_SUCCESS"),
+    ]});
+    workspace
+        .post(
+            "/api/2.1/jobs/update",
+            json!({"job_id": other, "new_settings": settings}),
+        )
+        .await;
+    let job = workspace
+        .get(&format!("/api/2.2/jobs/get?job_id={other}"))
+        .await;
+    assert_eq!(
+        (
+            &job["settings"]["name"],
+            &job["settings"]["tasks"][1]["task_key"]
+        ),
+        (&"o".into(), &"b".into())
+    );
+    let whole = workspace
+        .post("/api/2.2/jobs/run-now", json!({"job_id": other}))
+        .await;
+    let only = workspace
+        .post(
+            "/api/2.2/jobs/run-now",
+            json!({"job_id": other, "only": ["b"]}),
+        )
+        .await;
+    let only = workspace.end(only["run_id"].as_i64().unwrap()).await;
+    assert_eq!(results(&only), [("b", "SUCCESS")]);
+    workspace.post(cancel_all, json!({"job_id": other})).await;
+    let whole = workspace.end(whole["run_id"].as_i64().unwrap()).await;
+    assert_eq!(whole["state"]["result_state"], "CANCELED");
+    workspace.stop().await;
+}

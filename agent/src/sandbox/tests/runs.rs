@@ -150,6 +150,7 @@ async fn lists_are_paged_newest_first_and_filtered() {
         .get("/api/2.2/jobs/runs/list?active_only=true&limit=1")
         .await;
     assert_eq!(active["runs"][0].get("tasks"), None);
+    assert_active_list_follows_the_runs(&workspace).await;
     let refused = workspace
         .refused(Method::GET, "/api/2.2/jobs/runs/list?limit=26", Value::Null)
         .await;
@@ -163,6 +164,27 @@ async fn lists_are_paged_newest_first_and_filtered() {
         400
     );
     workspace.stop().await;
+}
+
+/// A run leaves the list of active runs when it ends, and is back in it while it is repaired.
+async fn assert_active_list_follows_the_runs(workspace: &Workspace) {
+    let listed = async || {
+        let page = workspace
+            .get("/api/2.2/jobs/runs/list?active_only=true&limit=1")
+            .await;
+        page["runs"][0]["run_id"].as_i64().unwrap()
+    };
+    let choices = json!({"sandbox.duration_ms": 600_000});
+    let run_id = workspace.submit(one(&choices)).await;
+    assert_eq!(listed().await, run_id);
+    workspace
+        .post("/api/2.2/jobs/runs/cancel", json!({"run_id": run_id}))
+        .await;
+    workspace.end(run_id).await;
+    assert_ne!(listed().await, run_id);
+    let repair = json!({"run_id": run_id, "rerun_tasks": ["main"]});
+    workspace.post("/api/2.2/jobs/runs/repair", repair).await;
+    assert_eq!(listed().await, run_id);
 }
 
 #[tokio::test]
