@@ -64,7 +64,7 @@ impl Brake {
     pub fn throttled(&self, sent_at: Instant, retry_after: Option<Duration>) {
         let now = Instant::now();
         let mut braking = self.lock();
-        if braking.slowed_at.is_none_or(|slowed| sent_at >= slowed) {
+        if braking.slowed_at.is_none_or(|slowed| sent_at > slowed) {
             braking.share = (braking.share_at(now) / 2.0).max(SLOWEST);
             braking.slowed_at = Some(now);
             let pause = retry_after.unwrap_or_else(|| PAUSE.div_f64(braking.share));
@@ -87,7 +87,7 @@ impl Brake {
     pub fn unreachable(&self, sent_at: Instant) {
         let now = Instant::now();
         let mut braking = self.lock();
-        if braking.unreachable_at.is_none_or(|at| sent_at >= at) {
+        if braking.unreachable_at.is_none_or(|at| sent_at > at) {
             let pause = UNREACHABLE * 2_u32.pow(braking.unreachable.min(UNREACHABLE_DOUBLINGS));
             braking.unreachable = braking.unreachable.saturating_add(1);
             braking.unreachable_at = Some(now);

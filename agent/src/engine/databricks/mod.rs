@@ -1,1 +1,4 @@
-//! Databricks behind the engine port.
+//! Databricks: runs of jobs, and one-time runs.
+
+mod state;
+mod text;
