@@ -3,18 +3,18 @@
 //! Guarantees: every call waits for its turn, is bounded in time and size, and is counted; no
 //! credentials stand in any error.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
 use super::auth::{Credentials, Token};
+use super::call::Call;
 use super::clock::Clock;
 use super::error::CallError;
 use super::wire::Me;
@@ -32,44 +32,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an answer to "do our credentials work as such?" holds.
 const ADMITTED: Duration = Duration::from_secs(60);
-
-/// A call that this program makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
-    RunNow,
-    Submit,
-    Repair,
-    Cancel,
-    Get,
-    GetOutput,
-    List,
-    JobsList,
-    Me,
-}
-
-impl Call {
-    /// What it is called in metrics and errors.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::RunNow => "jobs/run-now",
-            Self::Submit => "jobs/runs/submit",
-            Self::Repair => "jobs/runs/repair",
-            Self::Cancel => "jobs/runs/cancel",
-            Self::Get => "jobs/runs/get",
-            Self::GetOutput => "jobs/runs/get-output",
-            Self::List => "jobs/runs/list",
-            Self::JobsList => "jobs/list",
-            Self::Me => "scim/v2/Me",
-        }
-    }
-
-    fn path(self) -> String {
-        match self {
-            Self::Me => "api/2.0/preview/scim/v2/Me".to_owned(),
-            _ => format!("api/2.2/{}", self.name()),
-        }
-    }
-}
 
 /// One workspace.
 #[derive(Debug)]
@@ -240,11 +202,10 @@ impl Client {
         }
     }
 
-    /// Whether our credentials work as such, asked at most once a minute.
+    /// Whether our credentials work as such; an answer holds for a minute.
     async fn admitted(&self) -> bool {
-        // Held while asking, so that many refused calls ask once: the mutex is made for that.
-        let mut admitted = self.admitted.lock().await;
-        if let Some((known, at)) = *admitted
+        let kept = *self.lock_admitted();
+        if let Some((known, at)) = kept
             && at.elapsed() < ADMITTED
         {
             return known;
@@ -252,13 +213,18 @@ impl Client {
         let Ok(token) = self.token(Call::Me).await else {
             return false;
         };
-        match self.once(Call::Me, Sent::Query(&[]), &token).await {
-            Ok(_) => *admitted = Some((true, Instant::now())),
-            Err((_, Some(401 | 403))) => *admitted = Some((false, Instant::now())),
+        let known = match self.once(Call::Me, Sent::Query(&[]), &token).await {
+            Ok(_) => Some(true),
+            Err((_, Some(401 | 403))) => Some(false),
             // Nobody knows; ask again next time.
-            Err(_) => *admitted = None,
-        }
-        matches!(*admitted, Some((true, _)))
+            Err(_) => None,
+        };
+        *self.lock_admitted() = known.map(|known| (known, Instant::now()));
+        known == Some(true)
+    }
+
+    fn lock_admitted(&self) -> std::sync::MutexGuard<'_, Option<(bool, Instant)>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who we are.

@@ -297,7 +297,9 @@ fn word(words: &[&str]) -> impl Strategy<Value = Option<String>> + use<> {
     all.extend([Some("NEW".to_owned()), Some(String::new()), None]);
     // Success is rare among so many words; look where it is.
     for _ in 0..8 {
-        let green = words.iter().find(|word| **word == "SUCCESS" || **word == "TERMINATED");
+        let green = words
+            .iter()
+            .find(|word| **word == "SUCCESS" || **word == "TERMINATED");
         all.extend(green.map(|&word| Some(word.to_owned())));
     }
     prop::sample::select(all)
