@@ -94,11 +94,6 @@ impl Ground {
         self.post("sandbox/rules", rules).await;
     }
 
-    async fn no_more_rules(&self) {
-        let url = format!("{}/sandbox/rules", self.host);
-        self.http.delete(url).send().await.unwrap();
-    }
-
     async fn stats(&self) -> Value {
         self.get("sandbox/stats").await
     }
