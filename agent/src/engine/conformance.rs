@@ -385,8 +385,6 @@ async fn passing(fault: &Fault, tries: u32) -> u32 {
 }
 
 async fn bounded<T>(what: &str, waiting: impl Future<Output = T>) -> T {
-    match timeout(PATIENCE, waiting).await {
-        Ok(done) => done,
-        Err(_) => panic!("{what} takes longer than {PATIENCE:?}"),
-    }
+    let done = timeout(PATIENCE, waiting).await;
+    done.unwrap_or_else(|_| panic!("{what} takes longer than {PATIENCE:?}"))
 }

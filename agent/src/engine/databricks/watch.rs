@@ -32,7 +32,7 @@ const REST: Duration = Duration::from_millis(100);
 /// At most 0.1 s × 2⁶, about 6 s, and then one call at a time.
 const REST_DOUBLINGS: u32 = 6;
 /// What others' runs fill in runs/list is measured again after so long, where a sweep was given up.
-const FOREIGN_KEPT: Duration = Duration::from_secs(10 * 60);
+const FOREIGN_KEPT: Duration = Duration::from_mins(10);
 /// Runs may begin so much earlier than we believe, by a clock that differs: they are still listed.
 const START_SLACK_MS: i64 = 60_000;
 /// Rest after a panic, so that one that comes back at once does not spin.

@@ -164,12 +164,14 @@ impl Asked {
 }
 
 /// One-time work with these choices for its only task.
-fn submit(choices: Value) -> Work {
+fn submit(choices: impl Into<Value>) -> Work {
+    let choices: Value = choices.into();
     tasks(json!([{"task_key": "main", "notebook_task":
         {"notebook_path": "/n", "base_parameters": choices}}]))
 }
 
-fn tasks(tasks: Value) -> Work {
+fn tasks(tasks: impl Into<Value>) -> Work {
+    let tasks: Value = tasks.into();
     Work::SubmitRun(body(json!({"run_name": "r", "tasks": tasks})))
 }
 
@@ -178,7 +180,7 @@ fn body(value: Value) -> Body {
 }
 
 async fn change(run: &mut dyn Run) -> Change {
-    timeout(Duration::from_secs(60), run.next()).await.unwrap()
+    timeout(Duration::from_mins(1), run.next()).await.unwrap()
 }
 
 async fn end(run: &mut dyn Run) -> Ended {

@@ -226,7 +226,7 @@ async fn check_says_who_we_are_or_what_is_wrong() {
     let ground = Ground::new().await;
     let said = ground.engine().check().await.unwrap();
     assert!(
-        said.starts_with("127.0.0.1:") && said.contains("@"),
+        said.starts_with("127.0.0.1:") && said.contains('@'),
         "{said}"
     );
     let stranger = ground.engine_with(|settings| {
