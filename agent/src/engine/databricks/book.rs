@@ -1,12 +1,13 @@
 //! The runs that are followed, and when to look at each. No I/O.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::entries::{Entries, Entry, Sweep};
 use super::known::Known;
 
 /// Runs on a page of runs/list.
@@ -20,53 +21,6 @@ pub(super) struct Book {
     sooner: Notify,
     /// The shortest and the longest interval between two looks at a run.
     interval: (Duration, Duration),
-}
-
-#[derive(Debug)]
-struct Entries {
-    runs: HashMap<i64, Entry>,
-    /// Looks that a page of runs/list can spare.
-    shared: BTreeSet<(Instant, i64)>,
-    /// Looks by runs/get only: the run was not among the active ones, or is a repaired one.
-    alone: BTreeSet<(Instant, i64)>,
-    followings: u64,
-    /// How often a look was planned.
-    plans: u64,
-    sweep: Sweep,
-}
-
-/// The latest walk through all pages.
-#[derive(Debug)]
-struct Sweep {
-    /// Plans made before it began.
-    began: u64,
-    /// Looks due by then are worth taking on the way.
-    until: Instant,
-    /// How many of those are left.
-    left: usize,
-}
-
-/// A run that is followed. A few hundred bytes, whatever the run is.
-#[derive(Debug)]
-struct Entry {
-    teller: watch::Sender<Seen>,
-    followers: u32,
-    /// Tells this entry from a later one for the same run.
-    number: u64,
-    /// The latest round that somebody follows.
-    round: Option<u32>,
-    /// When the present round began, epoch milliseconds by the workspace's clock.
-    began_ms: i64,
-    /// When the next look is due; none while one is under way.
-    due: Option<Instant>,
-    /// The number of the plan that decided so.
-    plan: u64,
-    /// The run must be asked for alone.
-    alone: bool,
-    /// Looks in a row that found no such run.
-    gone: u8,
-    /// Looks in a row that failed.
-    faults: u8,
 }
 
 /// What the watch tells those who follow a run.
@@ -132,18 +86,7 @@ pub(super) enum Miss<'a> {
 impl Book {
     pub(super) fn new(interval: (Duration, Duration)) -> Arc<Self> {
         Arc::new(Self {
-            entries: Mutex::new(Entries {
-                runs: HashMap::new(),
-                shared: BTreeSet::new(),
-                alone: BTreeSet::new(),
-                followings: 0,
-                plans: 0,
-                sweep: Sweep {
-                    began: 0,
-                    until: Instant::now(),
-                    left: 0,
-                },
-            }),
+            entries: Mutex::new(Entries::new()),
             sooner: Notify::new(),
             interval,
         })
@@ -233,7 +176,9 @@ impl Book {
     /// A look at this run is wanted soon.
     pub(super) fn hurry(&self, run_id: i64) {
         let mut entries = self.lock();
-        if entries.runs.get(&run_id).is_some_and(|e| e.due.is_some()) {
+        let soon = Instant::now() + self.interval.0;
+        let due = entries.runs.get(&run_id).and_then(|entry| entry.due);
+        if due.is_some_and(|due| due > soon) {
             self.schedule(&mut entries, run_id, self.interval.0);
         }
     }
@@ -407,73 +352,6 @@ impl Book {
         for run_id in lost {
             self.schedule(&mut entries, run_id, self.interval(0, 1));
         }
-    }
-}
-
-impl Entries {
-    fn first(&self) -> Option<Instant> {
-        let first = |set: &BTreeSet<(Instant, i64)>| set.first().map(|(due, _)| *due);
-        [first(&self.shared), first(&self.alone)]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Looks that a page could spare and that are due by this moment.
-    fn due_by(&self, by: Instant) -> impl Iterator<Item = (Instant, i64)> {
-        self.shared.range(..=(by, i64::MAX)).copied()
-    }
-
-    fn put(&mut self, run_id: i64, due: Instant) -> bool {
-        self.take(run_id);
-        let Some(entry) = self.runs.get_mut(&run_id) else {
-            return false;
-        };
-        self.plans += 1;
-        entry.due = Some(due);
-        entry.plan = self.plans;
-        let alone = entry.alone;
-        if alone {
-            self.alone.insert((due, run_id))
-        } else {
-            self.shared.insert((due, run_id))
-        }
-    }
-
-    fn take(&mut self, run_id: i64) {
-        if let Some(entry) = self.runs.get_mut(&run_id)
-            && let Some(due) = entry.due.take()
-        {
-            self.alone.remove(&(due, run_id));
-            let shared = self.shared.remove(&(due, run_id));
-            if shared && due <= self.sweep.until && entry.plan <= self.sweep.began {
-                self.sweep.left = self.sweep.left.saturating_sub(1);
-            }
-        }
-    }
-
-    fn remove(&mut self, run_id: i64) {
-        self.take(run_id);
-        self.runs.remove(&run_id);
-    }
-}
-
-impl Entry {
-    /// Tells the followers, if they would notice a difference.
-    fn tell(&mut self, known: Arc<Known>) -> bool {
-        if known.round_began() > 0 {
-            self.began_ms = known.round_began();
-        }
-        self.teller.send_if_modified(|seen| {
-            let differs = match &*seen {
-                Seen::Run(before) => known.differs_from(before),
-                _ => true,
-            };
-            if differs {
-                *seen = Seen::Run(known);
-            }
-            differs
-        })
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
@@ -26,6 +27,9 @@ use crate::observe::metrics;
 /// The largest reply that is read, in bytes. Output is the largest: Databricks keeps 5 MB of a
 /// notebook's result and 5 MB of logs, and JSON may write a character as six.
 const REPLY_BYTES: usize = 64 << 20;
+
+/// Outputs that are read at once: together they fit into memory, however many runs end together.
+const OUTPUTS_AT_ONCE: usize = 8;
 
 /// How long it may take to reach the workspace, if a whole call may take longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +50,7 @@ pub(super) struct Client {
     starting: Pace,
     /// For everything that starts nothing.
     asking: Pace,
+    outputs: Semaphore,
     /// The workspace's clock.
     pub(super) clock: Clock,
     /// When our credentials were last seen to work as such, or not.
@@ -109,6 +114,7 @@ impl Client {
             credentials: Credentials::new(&settings.auth),
             starting: Pace::new(settings.submit_per_second, Arc::clone(&brake)),
             asking: Pace::new(settings.poll_per_second, Arc::clone(&brake)),
+            outputs: Semaphore::new(OUTPUTS_AT_ONCE),
             brake,
             clock: Clock::default(),
             admitted: Mutex::new(None),
@@ -158,6 +164,11 @@ impl Client {
 
     /// Takes its turn, calls, and once more where the credentials have changed in between.
     async fn exchange(&self, call: Call, sent: Sent<'_>) -> Result<Bytes, CallError> {
+        // The semaphore is never closed, so this can't fail.
+        let _large = match call {
+            Call::GetOutput => self.outputs.acquire().await.ok(),
+            _ => None,
+        };
         match call {
             Call::RunNow | Call::Submit | Call::Repair => self.starting.turn().await,
             Call::Me => {}
@@ -247,8 +258,12 @@ impl Client {
         };
         metrics::engine_call(&self.connection, call.name(), status);
         match result {
-            Ok((200..300, body, _)) => {
+            Ok((status @ 200..300, body, _)) => {
                 self.brake.reached();
+                if body.len() > REPLY_BYTES {
+                    let error = CallError::too_large(&self.place(call), REPLY_BYTES);
+                    return Err((error, Some(status)));
+                }
                 Ok(body)
             }
             Ok((status, body, retry_after)) => {
@@ -296,8 +311,8 @@ impl Client {
         }
         let retry_after = headers::retry_after(response.headers(), Timestamp::now());
         let mut body = BytesMut::new();
-        // What is left out of a larger reply makes it unreadable, which is told then.
-        while body.len() < REPLY_BYTES
+        // A larger reply is not read to its end.
+        while body.len() <= REPLY_BYTES
             && let Some(chunk) = response.chunk().await.map_err(|e| (e, Some(status)))?
         {
             body.extend_from_slice(&chunk);

@@ -198,6 +198,14 @@ impl CallError {
         Self::infrastructure(message, (200..300).contains(&status) || status >= 500)
     }
 
+    /// A reply that is larger than what is read.
+    pub(super) fn too_large(place: &str, bytes: usize) -> Self {
+        let megabytes = bytes >> 20;
+        Self::Refused(Refusal::of_request(format!(
+            "{place}: the answer is larger than {megabytes} MiB"
+        )))
+    }
+
     /// A reply with a status that is no success.
     pub(super) fn answered(
         place: &str,

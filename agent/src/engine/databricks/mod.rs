@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`starts`], [`repair`] | one run (or repair) for one key, however often it is asked for |
-//! | [`watch`], [`book`] | one task that follows all runs, and when to look at each |
+//! | [`watch`], [`book`], [`entries`] | one task that follows all runs, and when to look at each |
 //! | [`run`], [`known`] | one run, and the little that is kept of it |
 //! | [`state`] | what Databricks' words mean |
 //! | [`output`], [`explain`], [`cut`] | what a run produced, why it failed, and making both fit |
@@ -17,6 +17,7 @@ mod call;
 mod client;
 mod clock;
 mod cut;
+mod entries;
 mod error;
 mod explain;
 mod known;
@@ -119,7 +120,13 @@ impl Engine for DatabricksEngine {
         };
         let known = if start.seen_before {
             match watch::get(client, run_id, round.is_some()).await {
-                Ok(run) => Some(Known::new(run)),
+                Ok(run) => {
+                    let known = Known::new(run);
+                    if known.unknown {
+                        watch::tell_unknown(client, run_id);
+                    }
+                    Some(known)
+                }
                 // The watch will find out; it was only to know it earlier.
                 Err(error) => {
                     debug!(

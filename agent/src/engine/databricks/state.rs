@@ -133,21 +133,26 @@ fn known(word: Option<&String>) -> Option<&str> {
 fn verdict(state: &State, details: Option<&TerminationDetails>) -> (Verdict, bool) {
     let (newer, strange_code) = details.map_or((None, false), by_details);
     let (older, strange_result) = by_state(state);
-    let verdict = match (newer, older) {
-        // Only one of them says anything.
-        (None, Some(verdict)) => verdict,
-        // A green word against another one is a contradiction; the other one is believed.
-        (Some(Success), Some(other)) => other,
-        (Some(SuccessWithFailures), Some(other)) if other != Success => other,
-        // The engine has no code of its own for its time limit: the run is cancelled by it.
-        (Some(Canceled), Some(TimedOut)) => TimedOut,
-        // Nor for what kept a run from starting.
-        (Some(Skipped), Some(reason @ (Canceled | Failed(_)))) => reason,
-        (Some(verdict), _) => verdict,
-        // It ended and nobody says how.
-        (None, None) => USER,
+    let verdict = match newer {
+        // Without either it ended and nobody says how.
+        None => older.unwrap_or(USER),
+        Some(newer) => older.map_or(newer, |older| both(newer, older)),
     };
     (verdict, strange_code || strange_result)
+}
+
+/// The newer description, unless the older one knows better.
+fn both(newer: Verdict, older: Verdict) -> Verdict {
+    match (newer, older) {
+        // A green word against another one is a contradiction; the other one is believed.
+        (Success, other) => other,
+        (SuccessWithFailures, other) if other != Success => other,
+        // There is no code for the engine's time limit: the run is cancelled by it.
+        (Canceled, TimedOut) => TimedOut,
+        // Nor for what kept a run from starting.
+        (Skipped, reason @ (Canceled | Failed(_))) => reason,
+        (newer, _) => newer,
+    }
 }
 
 /// By the newer description. The codes worth another attempt, at once or later, and those that are

@@ -258,11 +258,7 @@ impl<'a> Watching<'a> {
         let unknown = known.unknown;
         let changed = self.book.saw(run_id, known, self.client.clock.now_ms());
         if changed && unknown {
-            metrics::unknown_state(self.client.connection());
-            warn!(
-                connection = self.client.connection(),
-                run_id, "the run is described in words that this version doesn't know"
-            );
+            tell_unknown(self.client, run_id);
         }
     }
 
@@ -324,6 +320,15 @@ impl<'a> Watching<'a> {
             }
         }
     }
+}
+
+/// Counts and tells that a run is described in words that this version doesn't know.
+pub(super) fn tell_unknown(client: &Client, run_id: i64) {
+    metrics::unknown_state(client.connection());
+    warn!(
+        connection = client.connection(),
+        run_id, "the run is described in words that this version doesn't know"
+    );
 }
 
 /// A run, or its first page of tasks.
