@@ -37,7 +37,7 @@ pub struct Brake(Mutex<Braking>);
 struct Braking {
     /// Nothing is sent before.
     paused_until: Instant,
-    /// The share of the full rate, as of the end of the pause.
+    /// The share of the full rate at the end of the pause.
     share: f64,
     /// When the share was last halved: calls sent before tell nothing new.
     slowed_at: Option<Instant>,
@@ -64,22 +64,23 @@ impl Brake {
     pub fn throttled(&self, sent_at: Instant, retry_after: Option<Duration>) {
         let now = Instant::now();
         let mut braking = self.lock();
+        braking.settle(now);
         if braking.slowed_at.is_none_or(|slowed| sent_at > slowed) {
-            braking.share = (braking.share_at(now) / 2.0).max(SLOWEST);
+            braking.share = (braking.share / 2.0).max(SLOWEST);
             braking.slowed_at = Some(now);
             let pause = retry_after.unwrap_or_else(|| PAUSE.div_f64(braking.share));
-            braking.paused_until = braking.paused_until.max(now + pause);
+            braking.hold(now + pause);
         } else if let Some(pause) = retry_after {
-            braking.paused_until = braking.paused_until.max(now + pause);
+            braking.hold(now + pause);
         }
     }
 
     /// The server asks to be left alone for so long, for another reason than too many calls.
     pub fn pause(&self, pause: Duration) {
+        let now = Instant::now();
         let mut braking = self.lock();
-        let share = braking.share_at(Instant::now());
-        braking.share = share;
-        braking.paused_until = braking.paused_until.max(Instant::now() + pause);
+        braking.settle(now);
+        braking.hold(now + pause);
     }
 
     /// A call sent at `sent_at` never reached the server: nothing is sent for a pause that grows
@@ -91,7 +92,8 @@ impl Brake {
             let pause = UNREACHABLE * 2_u32.pow(braking.unreachable.min(UNREACHABLE_DOUBLINGS));
             braking.unreachable = braking.unreachable.saturating_add(1);
             braking.unreachable_at = Some(now);
-            braking.paused_until = braking.paused_until.max(now + pause);
+            braking.settle(now);
+            braking.hold(now + pause);
         }
     }
 
@@ -111,6 +113,16 @@ impl Brake {
 }
 
 impl Braking {
+    /// Writes down what was recovered so far, to recover from there on.
+    fn settle(&mut self, now: Instant) {
+        self.share = self.share_at(now);
+        self.hold(now);
+    }
+
+    fn hold(&mut self, until: Instant) {
+        self.paused_until = self.paused_until.max(until);
+    }
+
     fn share_at(&self, now: Instant) -> f64 {
         let free = now.saturating_duration_since(self.paused_until);
         (self.share + free.as_secs_f64() * RECOVERY_PER_SECOND).min(1.0)

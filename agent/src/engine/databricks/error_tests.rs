@@ -151,3 +151,27 @@ fn every_form_of_error_is_read() {
     assert!(Said::read(long.as_bytes()).unwrap().message.len() <= TEXT_BYTES);
     assert_eq!(Said::read(b"[1]"), None);
 }
+
+#[test]
+fn a_reply_that_is_none_is_passing_and_perhaps_done() {
+    let read = |body: &[u8]| CallError::unreadable(PLACE, 200, "is not JSON", body).into();
+    for (body, says) in [
+        (&b"<html><body>Please sign in"[..], "does a proxy answer"),
+        (b"{\"run_id\": 12", "begins with"),
+        (b" \n", "answered 200 with nothing in it"),
+    ] {
+        let Fault::Passing {
+            message,
+            perhaps_done,
+            class,
+            ..
+        } = read(body)
+        else {
+            panic!();
+        };
+        assert!(message.contains(says), "{message}");
+        assert_eq!((perhaps_done, class), (true, ErrorClass::Infrastructure));
+    }
+    let large = CallError::too_large(PLACE, 64 << 20).into();
+    assert!(matches!(large, Fault::Refused(error) if error.message.contains("64 MiB")));
+}

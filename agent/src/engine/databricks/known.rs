@@ -170,33 +170,43 @@ impl Known {
         }
     }
 
-    /// The facts of a round, as they stand in a result.
+    /// The facts of a round, as they stand in a result. Of one that is not to be seen yet, only
+    /// where to look: the run's own times are another round's.
     pub(super) fn facts(&self, round: Option<u32>) -> Facts {
-        let item = round.and_then(|round| self.item(round));
-        let past = item.filter(|_| self.past(round));
-        let json = |raw: Option<&RawValue>| -> Option<Value> {
-            serde_json::from_str(raw?.get())
-                .ok()
-                .filter(|value| *value != Value::Null)
-        };
-        let (state, status) = match past {
-            Some(item) => (item.state.as_deref(), item.status.as_deref()),
-            None => (self.state.as_deref(), self.status.as_deref()),
-        };
-        Facts {
-            run_id: None,
-            operation_ids: Vec::new(),
+        let page = Facts {
             run_page_url: self.run_page_url.as_deref().map(str::to_owned),
-            state: json(state),
-            status: json(status),
-            started_at: time(item.map_or(self.start_time, |item| item.start_time)),
-            ended_at: time(past.map_or(self.end_time, |item| item.end_time)),
+            ..Facts::default()
+        };
+        if round.is_some_and(|round| round > self.repairs()) {
+            return page;
+        }
+        let item = round.and_then(|round| self.item(round));
+        let started_at = time(item.map_or(self.start_time, |item| item.start_time));
+        if self.past(round) {
+            return Facts {
+                state: item.and_then(|item| json(item.state.as_deref())),
+                status: item.and_then(|item| json(item.status.as_deref())),
+                started_at,
+                ended_at: item.and_then(|item| time(item.end_time)),
+                ..page
+            };
+        }
+        Facts {
+            state: json(self.state.as_deref()),
+            status: json(self.status.as_deref()),
+            started_at,
+            ended_at: time(self.end_time),
             setup_duration_ms: self.setup_duration,
             execution_duration_ms: self.execution_duration,
             queue_duration_ms: self.queue_duration,
-            adopted: false,
+            ..page
         }
     }
+}
+
+fn json(raw: Option<&RawValue>) -> Option<Value> {
+    let value = serde_json::from_str(raw?.get()).ok();
+    value.filter(|value| *value != Value::Null)
 }
 
 /// Epoch milliseconds as Databricks gives them: 0 is "not yet".

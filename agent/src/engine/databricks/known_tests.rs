@@ -58,6 +58,7 @@ fn each_round_of_a_repaired_run_is_as_its_history_tells() {
     assert_eq!(facts.ended_at.unwrap().as_millisecond(), 4000);
     assert_eq!(facts.state, Some(failed()));
     assert_eq!(run.facts(Some(2)).ended_at, None);
+    assert_eq!(run.facts(Some(3)), Facts::default());
     assert_eq!(
         run.facts(Some(0)).status.unwrap()["termination_details"]["code"],
         "CLUSTER_ERROR"
