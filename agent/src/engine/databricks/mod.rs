@@ -2,14 +2,14 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`starts`], [`repair`] | one run (or repair) for one key, however often it is asked for |
-//! | [`watch`], [`book`], [`entries`] | one task that follows all runs, and when to look at each |
-//! | [`run`], [`known`] | one run, and the little that is kept of it |
-//! | [`state`] | what Databricks' words mean |
-//! | [`output`], [`explain`], [`cut`] | what a run produced, why it failed, and making both fit |
-//! | [`client`], [`call`], [`auth`], [`clock`] | the REST API |
-//! | [`error`] | what a call that went wrong means |
-//! | [`wire`] | what is read of the replies |
+//! | `starts`, `repair` | one run (or repair) for one key, however often it is asked for |
+//! | `watch`, `book`, `entries` | one task that follows all runs, and when to look at each |
+//! | `run`, `known` | one run, and the little that is kept of it |
+//! | `state` | what Databricks' words mean |
+//! | `output`, `explain`, `cut` | what a run produced, why it failed, and making both fit |
+//! | `client`, `call`, `auth`, `clock` | the REST API |
+//! | `error` | what a call that went wrong means |
+//! | `wire` | what is read of the replies |
 
 mod auth;
 mod book;
