@@ -59,7 +59,8 @@ pub fn load(
     check::check(file, variables)
 }
 
-fn default_file() -> Option<PathBuf> {
+/// The first of [`DEFAULT_FILES`] that is there.
+pub fn default_file() -> Option<PathBuf> {
     DEFAULT_FILES
         .map(PathBuf::from)
         .into_iter()

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use sparkferry_shared::Topology;
 use url::Url;
 
-pub use load::{DEFAULT_FILES, load};
+pub use load::{DEFAULT_FILES, default_file, load};
 pub use secret::{Secret, SecretError, SecretSource};
 
 /// All settings, checked.
