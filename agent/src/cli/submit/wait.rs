@@ -185,3 +185,7 @@ fn missing(batch: &[Ready], results: &[Option<Box<RunResult>>]) -> String {
         ids.join(", ")
     )
 }
+
+#[cfg(test)]
+#[path = "wait_tests.rs"]
+mod tests;
