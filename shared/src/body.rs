@@ -106,7 +106,7 @@ impl JsonSchema for Body {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "object",
-            "not": { "required": ["idempotency_token"] },
+            "propertyNames": { "not": { "const": "idempotency_token" } },
         })
     }
 }

@@ -30,6 +30,7 @@ pub struct Event {
     pub labels: BTreeMap<String, String>,
     /// The attempt that it belongs to, from 1; absent before the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub attempt: Option<u32>,
     /// What belongs to the type of event.
     #[serde(flatten)]

@@ -6,7 +6,7 @@
 //! | [`id`] | the id that a producer gives its request |
 //! | [`request`] | a request as a producer builds it and a worker reads it |
 //! | [`body`] | Databricks' own request bodies, passed through untouched |
-//! | [`decode`] | from bytes on a queue to a [`request::Request`], or why not |
+//! | [`mod@decode`] | from bytes on a queue to a [`request::Request`], or why not |
 //! | [`result`] | outcomes, attempts, errors: what comes back |
 //! | [`event`], [`cancel`] | what is told on the way, and how to stop a run |
 //! | [`topology`] | the names of queues and exchanges |

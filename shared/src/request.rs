@@ -120,6 +120,20 @@ pub struct SparkConnect {
 /// One step: `sql` (with `args`) or `plan`, never both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    {
+        "required": ["sql"],
+        "properties": { "sql": { "type": "string" }, "plan": { "type": "null" } },
+    },
+    {
+        "required": ["plan"],
+        "properties": {
+            "plan": { "type": "string" },
+            "sql": { "type": "null" },
+            "args": { "maxProperties": 0 },
+        },
+    },
+]))]
 pub struct Step {
     /// One SQL statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +143,7 @@ pub struct Step {
     pub args: BTreeMap<String, Value>,
     /// A serialized `spark.connect.Plan`, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("contentEncoding" = "base64"))]
     pub plan: Option<String>,
 }
 
@@ -139,6 +154,7 @@ pub struct Artifact {
     /// Where the session finds it, such as `pyfiles/x.py`.
     pub name: String,
     /// The content, in base64.
+    #[schemars(extend("contentEncoding" = "base64"))]
     pub data: String,
 }
 
@@ -169,11 +185,19 @@ pub enum OnTimeout {
 #[serde(deny_unknown_fields)]
 #[schemars(
     title = "Sparkferry request",
+    description = "What a producer publishes: one piece of work for one connection.",
     rename = "Request",
+    // A null is as good as a field left out, so presence alone decides nothing.
     extend("oneOf" = [
-        { "required": ["run_now"] },
-        { "required": ["submit_run"] },
-        { "required": ["spark_connect"] },
+        { "required": ["run_now"], "properties": { "run_now": { "type": "object" } } },
+        { "required": ["submit_run"], "properties": { "submit_run": { "type": "object" } } },
+        {
+            "required": ["spark_connect"],
+            "properties": {
+                "spark_connect": { "type": "object" },
+                "on_failure": { "const": "rerun" },
+            },
+        },
     ])
 )]
 pub(crate) struct Wire {
@@ -185,6 +209,29 @@ pub(crate) struct Wire {
     pub(crate) connection: Option<String>,
     /// Databricks' run-now body, passed through untouched; `job_name` may stand for `job_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "properties" = {
+            "job_id": { "description": "The job, by Databricks' id." },
+            "job_name": {
+                "description": "The job, by its exact name; in place of job_id.",
+                "type": ["string", "null"],
+                "minLength": 1,
+            },
+        },
+        "oneOf" = [
+            { "type": "null" },
+            {
+                "type": "object",
+                "required": ["job_id"],
+                "properties": { "job_id": { "not": { "type": "null" } } },
+            },
+            {
+                "type": "object",
+                "required": ["job_name"],
+                "properties": { "job_name": { "type": "string" } },
+            },
+        ],
+    ))]
     pub(crate) run_now: Option<Body>,
     /// Databricks' runs/submit body, passed through untouched.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -134,6 +134,7 @@ pub enum WorkKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
     /// From 1.
+    #[schemars(range(min = 1))]
     pub number: u32,
     /// The computed name.
     pub key: Key,

@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use sparkferry_shared::Topology;
 use url::Url;
 
-use super::file::{AuthFile, ConnectionFile, DatabricksFile, File, QueueFile};
+use super::databricks::databricks;
+use super::file::{File, QueueFile};
 use super::secret::{Secret, SecretSource};
+use super::shape::read;
 use super::{
-    Auth, ConfigError, Connection, DatabricksSettings, LogSettings, QueuePlace, QueueSettings,
-    Settings, WorkerSettings,
+    ConfigError, Connection, LogFormat, LogSettings, QueuePlace, QueueSettings, Settings,
+    WorkerSettings,
 };
 
-type Variables = HashMap<String, String>;
+pub(super) type Variables = HashMap<String, String>;
 
 const DEFAULT_QUEUE_URL: &str = "sqlite:sparkferry.db";
 
@@ -25,10 +26,12 @@ pub(super) fn check(file: File, variables: &Variables) -> Result<Settings, Confi
     for (connection, settings) in file.connections {
         let path = format!("connections.{connection}");
         name(&path, &connection)?;
-        let checked = match settings {
-            ConnectionFile::Databricks(settings) => {
-                Connection::Databricks(databricks(&path, *settings, variables)?)
+        let (kind, rest) = settings.split(&path)?;
+        let checked = match kind.as_str() {
+            "databricks" => {
+                Connection::Databricks(databricks(&path, read(&path, rest)?, variables)?)
             }
+            other => return Err(unknown_type(&path, other, "databricks")),
         };
         connections.insert(connection, checked);
     }
@@ -66,13 +69,13 @@ pub(super) fn check(file: File, variables: &Variables) -> Result<Settings, Confi
         http_listen,
         log: LogSettings {
             level: file.log.level,
-            format: file.log.format,
+            format: log_format(&file.log.format)?,
         },
         connections,
     })
 }
 
-fn value(setting: impl Into<String>, why: impl Into<String>) -> ConfigError {
+pub(super) fn value(setting: impl Into<String>, why: impl Into<String>) -> ConfigError {
     ConfigError::Value {
         setting: setting.into(),
         why: why.into(),
@@ -92,6 +95,18 @@ fn name(setting: &str, name: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn log_format(format: &str) -> Result<LogFormat, ConfigError> {
+    match format {
+        "auto" => Ok(LogFormat::Auto),
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => Err(value(
+            "log.format",
+            format!("there is no format {other:?}; there are: auto, text, json"),
+        )),
+    }
+}
+
 fn worker_name(variables: &Variables) -> String {
     let host = variables
         .get("HOSTNAME")
@@ -105,7 +120,7 @@ fn worker_name(variables: &Variables) -> String {
     format!("{host}-{}", std::process::id())
 }
 
-fn secret(
+pub(super) fn secret(
     setting: &str,
     direct: Option<Secret>,
     file: Option<String>,
@@ -196,130 +211,9 @@ fn queue_place(url: &Secret) -> Result<QueuePlace, ConfigError> {
     }
 }
 
-fn databricks(
-    path: &str,
-    file: DatabricksFile,
-    variables: &Variables,
-) -> Result<DatabricksSettings, ConfigError> {
-    let at = |key: &str| format!("{path}.{key}");
-    let positive = |key: &str, number: f64| {
-        if number > 0.0 && number.is_finite() {
-            Ok(number)
-        } else {
-            Err(value(at(key), format!("{number} is not more than 0")))
-        }
-    };
-    let min = positive("poll_interval_seconds.min", file.poll_interval_seconds.min)?;
-    let max = positive("poll_interval_seconds.max", file.poll_interval_seconds.max)?;
-    if min > max {
-        return Err(value(
-            at("poll_interval_seconds"),
-            format!("min, {min}, is more than max, {max}"),
-        ));
-    }
-    if file.max_active_runs == 0 {
-        return Err(value(at("max_active_runs"), "must be at least 1"));
-    }
-    if file.call_timeout_seconds == 0 {
-        return Err(value(at("call_timeout_seconds"), "must be at least 1"));
-    }
-    let ambient = Ambient::read(variables)?;
-    let host = file.host.or(ambient.host).ok_or_else(|| {
-        value(
-            at("host"),
-            "is needed, such as https://adb-1.azuredatabricks.net (or set DATABRICKS_HOST)",
-        )
-    })?;
-    let auth = match file.auth {
-        Some(AuthFile::Pat { token, token_file }) => {
-            secret(&at("auth.token"), token, token_file, variables)?
-                .or(ambient.token.map(SecretSource::Value))
-                .map(Auth::Pat)
-        }
-        None => ambient
-            .token
-            .map(|token| Auth::Pat(SecretSource::Value(token))),
-    };
-    let auth = auth.ok_or_else(|| {
-        value(
-            at("auth"),
-            "is needed, such as { type = \"pat\", token_file = \"...\" } (or set DATABRICKS_TOKEN)",
-        )
-    })?;
-    Ok(DatabricksSettings {
-        host: workspace(&at("host"), &host)?,
-        auth,
-        max_active_runs: file.max_active_runs,
-        submit_per_second: positive("submit_per_second", file.submit_per_second)?,
-        poll_per_second: positive("poll_per_second", file.poll_per_second)?,
-        poll_interval: (Duration::from_secs_f64(min), Duration::from_secs_f64(max)),
-        call_timeout: Duration::from_secs(file.call_timeout_seconds),
-    })
-}
-
-/// A workspace's address. A token is never sent in clear text over a network.
-fn workspace(setting: &str, host: &str) -> Result<Url, ConfigError> {
-    let text = if host.contains("://") {
-        host.to_owned()
-    } else {
-        format!("https://{host}")
-    };
-    let url = Url::parse(&text).map_err(|e| value(setting, format!("{host:?} is no URL: {e}")))?;
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(value(setting, format!("{host:?} names no host"))),
-    };
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if loopback => Ok(url),
-        "http" => Err(value(
-            setting,
-            "http:// would send the token in clear text: use https:// (http:// is for 127.0.0.1 only)",
-        )),
-        other => Err(value(
-            setting,
-            format!("has the scheme {other:?}, not https"),
-        )),
-    }
-}
-
-/// What Databricks' own tools find in the environment, and the secret of Prefect's old flows.
-struct Ambient {
-    host: Option<String>,
-    token: Option<Secret>,
-}
-
-impl Ambient {
-    fn read(variables: &Variables) -> Result<Self, ConfigError> {
-        const CONNECTION_STRING: &str = "DATABRICKS_CONNECTION_STRING";
-
-        #[derive(Deserialize)]
-        struct ConnectionString {
-            host: Option<String>,
-            token: Option<Secret>,
-        }
-
-        let get = |name: &str| variables.get(name).filter(|value| !value.is_empty());
-        let old = match get(CONNECTION_STRING) {
-            // The parser's own error would quote the text, and with it the token.
-            Some(text) => serde_json::from_str::<ConnectionString>(text).map_err(|_| {
-                value(
-                    CONNECTION_STRING,
-                    r#"is not JSON of the form {"host": "...", "token": "..."}"#,
-                )
-            })?,
-            None => ConnectionString {
-                host: None,
-                token: None,
-            },
-        };
-        Ok(Self {
-            host: get("DATABRICKS_HOST").cloned().or(old.host),
-            token: get("DATABRICKS_TOKEN")
-                .map(|token| token.clone().into())
-                .or(old.token),
-        })
-    }
+pub(super) fn unknown_type(path: &str, found: &str, known: &str) -> ConfigError {
+    value(
+        format!("{path}.type"),
+        format!("there is no type {found:?}; there is: {known}"),
+    )
 }

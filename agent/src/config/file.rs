@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::secret::Secret;
+use super::shape::Tagged;
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub(super) namespace: String,
@@ -16,7 +17,7 @@ pub(super) struct File {
     pub(super) worker: WorkerFile,
     pub(super) http: HttpFile,
     pub(super) log: LogFile,
-    pub(super) connections: BTreeMap<String, ConnectionFile>,
+    pub(super) connections: BTreeMap<String, Tagged>,
 }
 
 impl Default for File {
@@ -91,29 +92,24 @@ impl Default for HttpFile {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LogFile {
     pub(super) level: String,
-    pub(super) format: super::LogFormat,
+    pub(super) format: String,
 }
 
 impl Default for LogFile {
     fn default() -> Self {
         Self {
             level: "info".to_owned(),
-            format: super::LogFormat::default(),
+            format: "auto".to_owned(),
         }
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum ConnectionFile {
-    Databricks(Box<DatabricksFile>),
-}
-
-#[derive(Debug, Deserialize)]
+/// A connection of the type `databricks`.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DatabricksFile {
     pub(super) host: Option<String>,
-    pub(super) auth: Option<AuthFile>,
+    pub(super) auth: Option<Tagged>,
     #[serde(default = "max_active_runs")]
     pub(super) max_active_runs: u32,
     #[serde(default = "submit_per_second")]
@@ -142,13 +138,12 @@ impl Default for IntervalFile {
     }
 }
 
+/// An `auth` of the type `pat`.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum AuthFile {
-    Pat {
-        token: Option<Secret>,
-        token_file: Option<String>,
-    },
+#[serde(deny_unknown_fields)]
+pub(super) struct PatFile {
+    pub(super) token: Option<Secret>,
+    pub(super) token_file: Option<String>,
 }
 
 fn max_active_runs() -> u32 {

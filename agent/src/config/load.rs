@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, Environment, FileFormat};
 
 use super::file::File;
-use super::{ConfigError, Settings, check};
+use super::{ConfigError, Settings, check, shape};
 
 /// Where settings are looked for when no `--config` is given, in this order.
 pub const DEFAULT_FILES: [&str; 2] = ["config/agent.toml", "/etc/sparkferry/agent.toml"];
@@ -33,29 +33,20 @@ pub fn load(
             .build()
             .map_err(|e| ConfigError::File {
                 path,
-                why: e.to_string(),
+                why: shape::without_quotation(&e.to_string()),
             })?;
         sources = sources.add_source(config::File::from_str(&text, FileFormat::Toml));
     }
     let environment = Environment::with_prefix(PREFIX)
         .prefix_separator("__")
         .separator("__")
-        .try_parsing(true)
         .ignore_empty(true)
         .source(Some(ours(variables)?));
     let merged = sources
         .add_source(environment)
         .build()
         .map_err(|e| ConfigError::Shape(e.to_string()))?;
-    let file: File = serde_path_to_error::deserialize(merged).map_err(|e| {
-        let path = e.path().to_string();
-        let why = e.into_inner().to_string();
-        ConfigError::Shape(if path == "." {
-            why
-        } else {
-            format!("setting `{path}`: {why}")
-        })
-    })?;
+    let file: File = shape::read("", merged)?;
     check::check(file, variables)
 }
 
@@ -76,11 +67,18 @@ fn ours(variables: &HashMap<String, String>) -> Result<HashMap<String, String>, 
     for (name, value) in variables {
         if name.starts_with(&double) {
             ours.insert(name.clone(), value.clone());
-        } else if name.starts_with(&single) {
+        } else if name.starts_with(&single) && !service_link(name) {
             return Err(ConfigError::Shape(format!(
                 "the variable {name} is no setting: sections are parted by two underscores, as in {double}QUEUE__URL"
             )));
         }
     }
     Ok(ours)
+}
+
+/// Kubernetes sets variables such as `SPARKFERRY_SERVICE_HOST` and `SPARKFERRY_PORT_8790_TCP` in
+/// every pod beside a Service of that name.
+fn service_link(name: &str) -> bool {
+    let parts = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"];
+    name.ends_with("_PORT") || parts.iter().any(|part| name.contains(part))
 }

@@ -4,16 +4,19 @@
 //! it is used in, every combination checked, every secret in a type that prints nothing.
 
 mod check;
+mod databricks;
 mod file;
 mod load;
 pub mod secret;
+mod shape;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use sparkferry_shared::Topology;
 use url::Url;
 
@@ -80,11 +83,9 @@ pub struct LogSettings {
 }
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
-    #[default]
     Auto,
     /// One line of text.
     Text,

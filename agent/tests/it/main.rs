@@ -1,0 +1,4 @@
+//! Tests over real parts.
+
+mod arrows;
+mod asyncapi;
