@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::id::Id;
 use crate::result::{Outcome, RunError};
 
+/// The `type` property of an event's message.
+pub const EVENT_TYPE: &str = "sparkferry.event";
+
 /// Something that happened to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Sparkferry event", rename = "Event")]

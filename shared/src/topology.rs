@@ -72,3 +72,5 @@ impl Topology {
 pub const DEAD_REASON_HEADER: &str = "x-sparkferry-reason";
 /// The header of a dead letter that tells why in a sentence.
 pub const DEAD_ERROR_HEADER: &str = "x-sparkferry-error";
+/// The header of a dead letter that tells from which connection's queue it came.
+pub const DEAD_CONNECTION_HEADER: &str = "x-sparkferry-connection";

@@ -55,6 +55,10 @@ pub trait Queue: Send + Sync {
     /// Moves what can't be read to the dead letters, confirmed, and acknowledges it.
     async fn bury(&self, delivery: &Delivery, why: &Unreadable) -> Result<(), LeaseLost>;
 
+    /// Tells the producer of something that had no usable id, if it named a queue for replies.
+    /// Best effort: confirmed, or given up after a few seconds.
+    async fn reply(&self, reply_to: &str, correlation_id: Option<&str>, body: Bytes);
+
     /// Tells an event. Never waits: what can't be sent at once is dropped and counted.
     fn tell(&self, event: Event);
 

@@ -1,1 +1,330 @@
-//! RabbitMQ behind the queue port.
+//! RabbitMQ behind the queue port. Only this room names lapin.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`connect`] | the URL, one attempt to connect, errors in words, the pace of attempts |
+//! | [`link`] | a connection that is made again for as long as anybody needs it |
+//! | [`topology`] | exchanges and queues, declared or checked |
+//! | [`consume`] | deliveries, one task for each channel |
+//! | [`ack`] | settling deliveries: few frames for many acknowledgements |
+//! | [`publish`] | confirmed publishing, many messages at a time |
+//! | [`control`] | cancels, from the stream |
+//! | [`message`] | AMQP messages and what the port makes of them |
+//! | [`board`] | what is wrong, as one health |
+//! | [`producer`], [`listen`], [`dead`] | the producer's side |
+//! | [`check`] | what `sparkferry check` asks |
+//!
+//! What holds: a channel's leases are lost together with it; a delivery is settled on the wire at
+//! most once; a result is acknowledged for only after its confirm; the connection that consumes
+//! never publishes, so that a blocked broker still takes acknowledgements.
+
+mod ack;
+mod board;
+mod check;
+mod connect;
+mod consume;
+mod control;
+mod dead;
+mod link;
+mod listen;
+mod message;
+mod producer;
+mod publish;
+#[cfg(test)]
+mod tests;
+mod topology;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use sparkferry_shared::decode::Unreadable;
+use sparkferry_shared::{Cancel, Event, Topology};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::ack::Slots;
+use self::connect::{Broker, Pace};
+use self::consume::{Outlet, Taker};
+use self::link::{Context, Link};
+use self::publish::{Confirms, Message, Published, Publisher};
+use self::topology::Declarer;
+use super::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, QueueError};
+use crate::config::{QueueSettings, Secret};
+use crate::observe::metrics;
+
+pub use check::check;
+pub use connect::place;
+pub use producer::AmqpProducer;
+pub use topology::definitions;
+
+/// Deliveries on their way to the worker; the others wait in lapin's buffer and at the broker.
+const ON_THEIR_WAY: usize = 64;
+/// How long a reply may take. It never holds up the result.
+const REPLY_LIMIT: Duration = Duration::from_secs(5);
+/// How long closing may take. What is not given back by then, the broker takes back by itself.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// How long the end of subscriptions may take.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// The worker's side of RabbitMQ.
+pub struct AmqpQueue {
+    context: Arc<Context>,
+    receiving: Link,
+    publishing: Link,
+    slots: Arc<Slots>,
+    results: Publisher,
+    buried: Publisher,
+    replies: Publisher,
+    events: Publisher,
+    stopping: CancellationToken,
+    closing: CancellationToken,
+    outlets: TaskTracker,
+    takers: TaskTracker,
+    hold_limit: Duration,
+}
+
+impl AmqpQueue {
+    /// Opens the queue; it connects in the background. `connections` are those whose queues are
+    /// declared (or checked) whenever it connects.
+    ///
+    /// # Errors
+    /// Where the URL can't be read.
+    pub fn open(
+        url: &Secret,
+        settings: &QueueSettings,
+        topology: &Topology,
+        connections: &[String],
+    ) -> Result<Arc<Self>, QueueError> {
+        let broker = Broker::new(url)?;
+        let not_yet = format!("{}: not connected yet", broker.place());
+        let declarer = Declarer::new(topology, connections, settings.declare);
+        let context = Context::new(broker, declarer);
+        context.board.set(RECEIVING, Some(not_yet.clone()));
+        context.board.set(PUBLISHING, Some(not_yet));
+        let receiving = Link::start(&context, RECEIVING, None);
+        let publishing = Link::start(&context, PUBLISHING, None);
+        let publisher = |purpose, confirms| Publisher::start(&context, &publishing, purpose, confirms);
+        Ok(Arc::new(Self {
+            results: publisher("results", Confirms::Yes),
+            buried: publisher("dead letters", Confirms::Yes),
+            replies: publisher("replies", Confirms::Yes),
+            events: publisher("events", Confirms::No),
+            slots: Arc::default(),
+            stopping: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            outlets: TaskTracker::new(),
+            takers: TaskTracker::new(),
+            hold_limit: settings.hold_limit,
+            receiving,
+            publishing,
+            context,
+        }))
+    }
+
+    /// Publishes until the broker has it, for as long as one of the leases is held.
+    async fn publish_while_held<'a>(
+        &self,
+        publisher: &Publisher,
+        purpose: &str,
+        leases: impl Iterator<Item = &'a Lease> + Clone,
+        message: impl Fn() -> Message,
+    ) -> Result<(), LeaseLost> {
+        let mut pace = Pace::new();
+        loop {
+            let published = tokio::select! {
+                biased;
+                () = all_lost(leases.clone()) => return Err(LeaseLost),
+                published = publisher.publish(message()) => published,
+            };
+            let trouble = match published {
+                Published::Confirmed => {
+                    if self.context.board.set(purpose, None) {
+                        tracing::info!("{purpose} are taken again");
+                    }
+                    return Ok(());
+                }
+                Published::Returned => Some(format!(
+                    "{purpose} route nowhere: no queue is bound to their exchange for {}",
+                    message().routing_key
+                )),
+                Published::Refused => Some(format!(
+                    "{purpose} are refused: a queue that is bound for them is full or has failed"
+                )),
+                // The publisher itself has told it.
+                Published::Unknown(_) => None,
+            };
+            if let Some(trouble) = trouble
+                && self.context.board.set(purpose, Some(trouble.clone()))
+            {
+                tracing::warn!("{trouble}; trying again");
+            }
+            let wait = sleep(pace.next_wait());
+            tokio::select! {
+                () = all_lost(leases.clone()) => return Err(LeaseLost),
+                () = wait => {}
+            }
+        }
+    }
+
+    async fn send_reply(&self, reply_to: &str, message: impl Fn() -> Message) {
+        let sending = async {
+            loop {
+                match self.replies.publish(message()).await {
+                    Published::Unknown(why) => tracing::debug!(reply_to, "reply repeated: {why}"),
+                    published => return published,
+                }
+            }
+        };
+        match timeout(REPLY_LIMIT, sending).await {
+            Ok(Published::Confirmed) => {}
+            Ok(published) => tracing::debug!(reply_to, ?published, "the reply was not taken"),
+            Err(_) => tracing::debug!(reply_to, "the reply was given up"),
+        }
+    }
+}
+
+/// What the two connections are for, in the log and to the broker's operator.
+const RECEIVING: &str = "worker, receiving";
+const PUBLISHING: &str = "worker, publishing";
+
+/// Returns when none of the leases is held any more.
+async fn all_lost<'a>(leases: impl Iterator<Item = &'a Lease>) {
+    for lease in leases {
+        lease.lost.cancelled().await;
+    }
+}
+
+#[async_trait]
+impl Queue for AmqpQueue {
+    async fn consume(&self, connection: &str, max_active_runs: u32) -> mpsc::Receiver<Delivery> {
+        let (deliveries, receiver) = mpsc::channel(ON_THEIR_WAY);
+        for prefetch in consume::shares(max_active_runs) {
+            let taker = Taker {
+                context: Arc::clone(&self.context),
+                receiving: self.receiving.clone(),
+                publishing: self.publishing.clone(),
+                slots: Arc::clone(&self.slots),
+                stopping: self.stopping.clone(),
+                closing: self.closing.clone(),
+                connection: connection.to_owned(),
+                prefetch,
+            };
+            let outlet = Outlet {
+                deliveries: deliveries.clone(),
+                _open: self.outlets.token(),
+            };
+            self.takers.spawn(taker.run(outlet));
+        }
+        receiver
+    }
+
+    async fn cancels(&self) -> mpsc::Receiver<Cancel> {
+        control::read(&self.context, &self.receiving).await
+    }
+
+    async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+        let Some(first) = leases.first() else {
+            return Err(LeaseLost);
+        };
+        let began = Instant::now();
+        let held = leases.iter().map(|answer| &answer.lease);
+        let topology = self.context.declarer.topology();
+        let message = || message::result(topology, result, first);
+        self.publish_while_held(&self.results, "results", held, message)
+            .await?;
+        metrics::publish_confirmed(began.elapsed());
+
+        let mut told: Vec<&str> = Vec::new();
+        let asked = leases.iter().filter_map(|answer| {
+            let queue = answer.reply_to.as_deref()?;
+            let new = !told.contains(&queue);
+            told.push(queue);
+            new.then_some((queue, answer))
+        });
+        let replies = asked.map(|(queue, answer)| {
+            self.send_reply(queue, move || message::reply(result, answer, queue))
+        });
+        join_all(replies).await;
+
+        let mut settled = false;
+        for answer in leases {
+            settled |= self.slots.ack(&answer.lease);
+        }
+        settled.then_some(()).ok_or(LeaseLost)
+    }
+
+    async fn hand_back(&self, lease: &Lease) {
+        self.slots.hand_back(lease);
+    }
+
+    async fn bury(&self, delivery: &Delivery, why: &Unreadable) -> Result<(), LeaseLost> {
+        let topology = self.context.declarer.topology();
+        let connection = self.slots.connection(&delivery.lease);
+        let message = || message::dead_letter(topology, delivery, connection.as_deref(), why);
+        let lease = std::iter::once(&delivery.lease);
+        self.publish_while_held(&self.buried, "dead letters", lease, message)
+            .await?;
+        let settled = self.slots.ack(&delivery.lease);
+        settled.then_some(()).ok_or(LeaseLost)
+    }
+
+    async fn reply(&self, reply_to: &str, correlation_id: Option<&str>, body: Bytes) {
+        let message = || message::bare_reply(reply_to, correlation_id, body.clone());
+        self.send_reply(reply_to, message).await;
+    }
+
+    fn tell(&self, event: Event) {
+        let message = message::event(self.context.declarer.topology(), &event);
+        if !message.is_some_and(|message| self.events.try_publish(message)) {
+            metrics::event_dropped();
+        }
+    }
+
+    fn hold_limit(&self) -> Option<Duration> {
+        Some(self.hold_limit)
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.context.board.watch()
+    }
+
+    async fn stop_consuming(&self) {
+        self.stopping.cancel();
+        self.outlets.close();
+        if timeout(STOP_LIMIT, self.outlets.wait()).await.is_err() {
+            tracing::debug!("the broker does not answer; its subscriptions end with the connection");
+        }
+    }
+
+    async fn close(&self) {
+        let closing = async {
+            self.stop_consuming().await;
+            self.closing.cancel();
+            self.takers.close();
+            self.takers.wait().await;
+            self.events.drained().await;
+            for live in [self.receiving.now(), self.publishing.now()].into_iter().flatten() {
+                if let Err(error) = live.connection.close(200, connect::short("closing")).await {
+                    tracing::debug!("the connection had ended already: {error}");
+                }
+            }
+        };
+        if timeout(CLOSE_LIMIT, closing).await.is_err() {
+            tracing::warn!("the broker does not answer; it takes back by itself what was held");
+        }
+        self.context.shutdown.cancel();
+    }
+}
+
+impl Drop for AmqpQueue {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+        self.closing.cancel();
+        self.context.shutdown.cancel();
+    }
+}

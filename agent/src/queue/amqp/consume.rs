@@ -1,0 +1,233 @@
+//! Taking deliveries: one task for each channel, which sets the channel up again whenever it ends.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::ack::{Slot, Slots};
+use super::connect::{Pace, short};
+use super::link::{Context, Link, Live};
+use super::message;
+use crate::queue::{Delivery, QueueError};
+
+/// The most deliveries that one channel holds: what a channel that the broker closes takes down.
+const PER_CHANNEL: u32 = 2000;
+
+/// Spreads a prefetch evenly over channels.
+pub(super) fn shares(max_active_runs: u32) -> impl Iterator<Item = u16> {
+    let all = max_active_runs.max(1);
+    let channels = all.div_ceil(PER_CHANNEL);
+    (0..channels).map(move |n| {
+        let share = all / channels + u32::from(n < all % channels);
+        // At most PER_CHANNEL, which a u16 holds.
+        u16::try_from(share).unwrap_or(u16::MAX)
+    })
+}
+
+/// One channel that takes deliveries.
+pub(super) struct Taker {
+    /// What all tasks share.
+    pub(super) context: Arc<Context>,
+    /// The connection that consumes.
+    pub(super) receiving: Link,
+    /// The connection that publishes: while it is blocked, nothing new is taken.
+    pub(super) publishing: Link,
+    /// Where leases are found again.
+    pub(super) slots: Arc<Slots>,
+    /// Take nothing more, hold what is held.
+    pub(super) stopping: CancellationToken,
+    /// Give everything back.
+    pub(super) closing: CancellationToken,
+    /// The connection whose queue it is.
+    pub(super) connection: String,
+    /// How many deliveries it holds at most.
+    pub(super) prefetch: u16,
+}
+
+/// Where deliveries go, while any may come.
+pub(super) struct Outlet {
+    /// To the worker.
+    pub(super) deliveries: mpsc::Sender<Delivery>,
+    /// Shows that it is open.
+    pub(super) _open: TaskTrackerToken,
+}
+
+/// Why a channel is no longer used.
+enum End {
+    /// It, or its subscription, ended: set it up again.
+    Lost(String),
+    /// It is set up no more.
+    Closed,
+}
+
+impl Taker {
+    /// Takes deliveries until told to stop, through all that happens to the broker.
+    pub(super) async fn run(self, deliveries: Outlet) {
+        let mut pace = Pace::new();
+        let mut deliveries = Some(deliveries);
+        let source = format!("queue of {}", self.connection);
+        while deliveries.is_some() {
+            let live = tokio::select! {
+                () = self.stopping.cancelled() => return,
+                () = self.context.shutdown.cancelled() => return,
+                live = self.receiving.live() => live,
+            };
+            pace.begin();
+            let why = match self.open(&live).await {
+                Ok((channel, consumer)) => {
+                    self.context.board.set(&source, None);
+                    match self.serve(&live, &channel, consumer, &mut deliveries).await {
+                        End::Closed => return,
+                        End::Lost(why) => why,
+                    }
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    if !live.dead.is_cancelled() {
+                        self.context.board.set(&source, Some(why.clone()));
+                    }
+                    why
+                }
+            };
+            if live.dead.is_cancelled() {
+                // The link has told it, and paces the attempts.
+                self.context.board.set(&source, None);
+                continue;
+            }
+            let (connection, wait) = (&self.connection, pace.next_wait());
+            tracing::warn!(connection, ?wait, "no deliveries, subscribing again: {why}");
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                () = self.context.shutdown.cancelled() => return,
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn open(&self, live: &Live) -> Result<(Channel, Consumer), QueueError> {
+        let context = &self.context;
+        let (broker, declarer) = (&context.broker, &context.declarer);
+        declarer
+            .ensure_requests(broker, &live.connection, &self.connection)
+            .await?;
+        let opened = async {
+            let channel = live.connection.create_channel().await?;
+            let qos = BasicQosOptions { global: false };
+            channel.basic_qos(self.prefetch, qos).await?;
+            let consumer = channel
+                .basic_consume(
+                    short(&declarer.topology().requests_queue(&self.connection)),
+                    // Empty: the broker names it.
+                    short(""),
+                    BasicConsumeOptions::default(),
+                    FieldTable::default(),
+                )
+                .await?;
+            Ok((channel, consumer))
+        };
+        opened.await.map_err(|error| broker.error(&error))
+    }
+
+    /// One channel, from its first delivery to its end. Whatever is still held at the end is lost.
+    async fn serve(
+        &self,
+        live: &Live,
+        channel: &Channel,
+        consumer: Consumer,
+        deliveries: &mut Option<Outlet>,
+    ) -> End {
+        let number = self.context.next_generation();
+        let open = self.slots.open(number, &self.connection, channel.clone());
+        let slot = &open.slot;
+        tokio::select! {
+            () = self.closing.cancelled() => {
+                if let Err(error) = slot.give_everything_back().await {
+                    tracing::debug!("the broker takes back what was held by itself: {error}");
+                }
+                End::Closed
+            }
+            () = live.dead.cancelled() => End::Lost("the connection ended".into()),
+            error = slot.tell() => End::Lost(self.context.broker.error(&error).to_string()),
+            why = self.pump(channel, slot, consumer, deliveries) => {
+                // After a cancel by the broker the channel would stay, and hold what is out.
+                let _ = channel.close(200, short("subscribing again")).await;
+                End::Lost(why)
+            }
+        }
+    }
+
+    /// Passes deliveries on. Returns when the subscription has ended otherwise than by us.
+    async fn pump(
+        &self,
+        channel: &Channel,
+        slot: &Slot,
+        mut consumer: Consumer,
+        deliveries: &mut Option<Outlet>,
+    ) -> String {
+        if let Some(to) = deliveries {
+            let passed = tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => None,
+                why = self.pass_on(slot, &mut consumer, to) => why,
+            };
+            if let Some(why) = passed {
+                return why;
+            }
+            self.stop(channel, slot, &mut consumer).await;
+            *deliveries = None;
+        }
+        std::future::pending().await
+    }
+
+    /// Passes deliveries on until the subscription ends, and tells why it did; `None` when nobody
+    /// listens any more.
+    async fn pass_on(&self, slot: &Slot, consumer: &mut Consumer, to: &Outlet) -> Option<String> {
+        loop {
+            // Room first: what waits at the broker can go to another worker.
+            let room = to.deliveries.reserve().await.ok()?;
+            self.publishing.unblocked().await;
+            match consumer.next().await {
+                Some(Ok(delivered)) => {
+                    let lease = slot.lend(delivered.delivery_tag);
+                    room.send(message::delivery(delivered, lease));
+                }
+                Some(Err(error)) => return Some(self.context.broker.error(&error).to_string()),
+                None => return Some("the broker ended the subscription".into()),
+            }
+        }
+    }
+
+    /// Ends the subscription; what came in the meantime goes back.
+    async fn stop(&self, channel: &Channel, slot: &Slot, consumer: &mut Consumer) {
+        let options = BasicCancelOptions::default();
+        if let Err(error) = channel.basic_cancel(consumer.tag(), options).await {
+            tracing::debug!("the subscription had ended already: {error}");
+        }
+        while let Some(Some(Ok(delivered))) = consumer.next().now_or_never() {
+            slot.lend(delivered.delivery_tag);
+            slot.hand_back(delivered.delivery_tag);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefetch_is_spread_evenly() {
+        let of = |all| shares(all).collect::<Vec<_>>();
+        assert_eq!(of(0), [1]);
+        assert_eq!(of(1), [1]);
+        assert_eq!(of(2000), [2000]);
+        assert_eq!(of(2001), [1001, 1000]);
+        assert_eq!(of(20_000), [2000; 10]);
+    }
+}

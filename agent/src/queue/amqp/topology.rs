@@ -1,0 +1,374 @@
+//! The exchanges and queues of the contract on the broker: declared, or checked.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, Error, ErrorKind, ExchangeKind};
+use serde_json::{Value, json};
+use sparkferry_shared::Topology;
+
+use super::connect::{Broker, short};
+use crate::queue::QueueError;
+
+/// How often a request may be delivered before the broker itself makes it a dead letter: for
+/// practical purposes without end, since every hand-back and every worker that dies counts.
+/// RabbitMQ 3.x has no limit of its own and refuses -1; 4.x has 20. A number that all of them take
+/// also survives the broker's upgrade, where a queue's arguments can't be changed.
+const DELIVERY_LIMIT: i64 = 1_000_000;
+/// How long the control stream keeps cancels: 24 hours, as the contract has it.
+const CONTROL_MAX_AGE: &str = "1D";
+/// A stream forgets whole segments only: small ones, so that it forgets at all. In bytes.
+const CONTROL_SEGMENT_BYTES: i64 = 1024 * 1024;
+
+/// One exchange.
+struct Exchange {
+    name: String,
+    kind: &'static str,
+}
+
+/// One queue, with its one binding.
+struct Queue {
+    name: String,
+    arguments: Vec<(&'static str, Value)>,
+    exchange: String,
+    routing_key: String,
+}
+
+fn exchanges(topology: &Topology) -> Vec<Exchange> {
+    [
+        (topology.requests_exchange(), "direct"),
+        (topology.results_exchange(), "topic"),
+        (topology.events_exchange(), "topic"),
+        (topology.control_exchange(), "fanout"),
+        (topology.dead_exchange(), "fanout"),
+    ]
+    .map(|(name, kind)| Exchange { name, kind })
+    .into()
+}
+
+fn requests(topology: &Topology, connection: &str) -> Queue {
+    Queue {
+        name: topology.requests_queue(connection),
+        arguments: vec![
+            ("x-queue-type", "quorum".into()),
+            ("x-dead-letter-exchange", topology.dead_exchange().into()),
+            // At least once needs reject-publish; without it RabbitMQ silently falls back.
+            ("x-dead-letter-strategy", "at-least-once".into()),
+            ("x-overflow", "reject-publish".into()),
+            ("x-delivery-limit", DELIVERY_LIMIT.into()),
+        ],
+        exchange: topology.requests_exchange(),
+        routing_key: connection.to_owned(),
+    }
+}
+
+fn results(topology: &Topology) -> Queue {
+    Queue {
+        name: topology.results_queue(),
+        arguments: vec![
+            ("x-queue-type", "quorum".into()),
+            ("x-overflow", "reject-publish".into()),
+        ],
+        exchange: topology.results_exchange(),
+        routing_key: "#".into(),
+    }
+}
+
+fn dead(topology: &Topology) -> Queue {
+    Queue {
+        name: topology.dead_queue(),
+        arguments: vec![
+            ("x-queue-type", "quorum".into()),
+            // `sparkferry dead list` takes letters and puts them back: that must not count.
+            ("x-delivery-limit", DELIVERY_LIMIT.into()),
+        ],
+        exchange: topology.dead_exchange(),
+        routing_key: String::new(),
+    }
+}
+
+fn control(topology: &Topology) -> Queue {
+    Queue {
+        name: topology.control_queue(),
+        arguments: vec![
+            ("x-queue-type", "stream".into()),
+            ("x-max-age", CONTROL_MAX_AGE.into()),
+            (
+                "x-stream-max-segment-size-bytes",
+                CONTROL_SEGMENT_BYTES.into(),
+            ),
+        ],
+        exchange: topology.control_exchange(),
+        routing_key: String::new(),
+    }
+}
+
+/// RabbitMQ's definitions of everything that a worker with these connections needs, for
+/// `rabbitmqctl import_definitions`. The virtual host is `/`; put another one in its place if the
+/// worker's URL names another.
+pub fn definitions(topology: &Topology, connections: &[String]) -> Value {
+    let mut queues = vec![results(topology), dead(topology), control(topology)];
+    queues.extend(connections.iter().map(|name| requests(topology, name)));
+    let exchanges: Vec<Value> = exchanges(topology)
+        .iter()
+        .map(|exchange| {
+            json!({
+                "name": exchange.name, "vhost": "/", "type": exchange.kind, "durable": true,
+                "auto_delete": false, "internal": false, "arguments": {},
+            })
+        })
+        .collect();
+    let bindings: Vec<Value> = queues
+        .iter()
+        .map(|queue| {
+            json!({
+                "source": queue.exchange, "vhost": "/", "destination": queue.name,
+                "destination_type": "queue", "routing_key": queue.routing_key, "arguments": {},
+            })
+        })
+        .collect();
+    let queues: Vec<Value> = queues
+        .into_iter()
+        .map(|queue| {
+            let arguments: serde_json::Map<String, Value> = queue
+                .arguments
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect();
+            json!({
+                "name": queue.name, "vhost": "/", "durable": true, "auto_delete": false,
+                "arguments": arguments,
+            })
+        })
+        .collect();
+    json!({
+        "vhosts": [{ "name": "/" }],
+        "exchanges": exchanges, "queues": queues, "bindings": bindings,
+    })
+}
+
+/// Sees to it that everything is there.
+pub(super) struct Declarer {
+    topology: Topology,
+    connections: Vec<String>,
+    declare: bool,
+    /// Queues and exchanges of which the log has said already that they are the operator's own.
+    warned: Mutex<HashSet<String>>,
+    no_streams: AtomicBool,
+}
+
+impl Declarer {
+    /// `declare` is false where the operator makes everything.
+    pub(super) fn new(topology: &Topology, connections: &[String], declare: bool) -> Self {
+        Self {
+            topology: topology.clone(),
+            connections: connections.to_vec(),
+            declare,
+            warned: Mutex::default(),
+            no_streams: AtomicBool::new(false),
+        }
+    }
+
+    /// The names.
+    pub(super) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The broker is too old for streams.
+    pub(super) fn no_streams(&self) -> bool {
+        self.no_streams.load(Ordering::Relaxed)
+    }
+
+    /// Declares everything, or checks that it is there.
+    pub(super) async fn ensure(
+        &self,
+        broker: &Broker,
+        connection: &Connection,
+    ) -> Result<(), QueueError> {
+        let mut desk = Desk::new(self, broker, connection);
+        for exchange in exchanges(&self.topology) {
+            desk.exchange(&exchange).await?;
+        }
+        desk.queue(&results(&self.topology)).await?;
+        desk.queue(&dead(&self.topology)).await?;
+        desk.control(&control(&self.topology)).await?;
+        for name in &self.connections {
+            desk.queue(&requests(&self.topology, name)).await?;
+        }
+        Ok(())
+    }
+
+    /// The same for the queue of one connection.
+    pub(super) async fn ensure_requests(
+        &self,
+        broker: &Broker,
+        connection: &Connection,
+        name: &str,
+    ) -> Result<(), QueueError> {
+        let mut desk = Desk::new(self, broker, connection);
+        desk.queue(&requests(&self.topology, name)).await
+    }
+
+    fn warn_once(&self, name: &str, text: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert(name.to_owned()) {
+            tracing::warn!(
+                name,
+                "declared otherwise than by Sparkferry, used as it is: {text}"
+            );
+        }
+    }
+}
+
+/// Declares one thing after the other. A refusal closes the channel, so that the next thing needs
+/// a new one.
+struct Desk<'a> {
+    declarer: &'a Declarer,
+    broker: &'a Broker,
+    connection: &'a Connection,
+    channel: Option<Channel>,
+}
+
+impl<'a> Desk<'a> {
+    fn new(declarer: &'a Declarer, broker: &'a Broker, connection: &'a Connection) -> Self {
+        Self {
+            declarer,
+            broker,
+            connection,
+            channel: None,
+        }
+    }
+
+    async fn channel(&mut self) -> Result<Channel, QueueError> {
+        match &self.channel {
+            Some(channel) if channel.status().connected() => Ok(channel.clone()),
+            _ => {
+                let made = self.connection.create_channel().await;
+                let channel = made.map_err(|error| self.broker.error(&error))?;
+                self.channel = Some(channel.clone());
+                Ok(channel)
+            }
+        }
+    }
+
+    async fn exchange(&mut self, exchange: &Exchange) -> Result<(), QueueError> {
+        let kind = match exchange.kind {
+            "direct" => ExchangeKind::Direct,
+            "topic" => ExchangeKind::Topic,
+            _ => ExchangeKind::Fanout,
+        };
+        let options = ExchangeDeclareOptions {
+            passive: !self.declarer.declare,
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let channel = self.channel().await?;
+        let name = short(&exchange.name);
+        let declared = channel.exchange_declare(name, kind, options, FieldTable::default());
+        let declared = declared.await;
+        self.judge("exchange", &exchange.name, declared)
+    }
+
+    async fn queue(&mut self, queue: &Queue) -> Result<(), QueueError> {
+        let declared = self.declare(queue).await?;
+        self.judge("queue", &queue.name, declared)?;
+        self.bind(queue).await
+    }
+
+    /// The control queue: a broker that knows no streams has none, and that is no error.
+    async fn control(&mut self, queue: &Queue) -> Result<(), QueueError> {
+        let declared = self.declare(queue).await?;
+        if let Err(error) = &declared
+            && soft(error) == Some(&AMQPSoftError::PRECONDITIONFAILED)
+            && error.to_string().contains("invalid arg")
+        {
+            self.declarer.no_streams.store(true, Ordering::Relaxed);
+            self.declarer.warn_once(
+                &queue.name,
+                "the broker knows no streams: cancels reach running workers only",
+            );
+            return Ok(());
+        }
+        self.judge("queue", &queue.name, declared)?;
+        self.bind(queue).await
+    }
+
+    async fn declare(&mut self, queue: &Queue) -> Result<lapin::Result<()>, QueueError> {
+        let options = QueueDeclareOptions {
+            passive: !self.declarer.declare,
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let channel = self.channel().await?;
+        let declared = channel
+            .queue_declare(short(&queue.name), options, table(&queue.arguments))
+            .await;
+        Ok(declared.map(drop))
+    }
+
+    async fn bind(&mut self, queue: &Queue) -> Result<(), QueueError> {
+        if !self.declarer.declare {
+            return Ok(());
+        }
+        let channel = self.channel().await?;
+        let bound = channel.queue_bind(
+            short(&queue.name),
+            short(&queue.exchange),
+            short(&queue.routing_key),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        bound.await.map_err(|error| self.broker.error(&error))
+    }
+
+    fn judge(
+        &self,
+        what: &str,
+        name: &str,
+        declared: lapin::Result<()>,
+    ) -> Result<(), QueueError> {
+        let Err(error) = declared else {
+            return Ok(());
+        };
+        match soft(&error) {
+            Some(AMQPSoftError::PRECONDITIONFAILED) if error.to_string().contains("inequivalent") => {
+                self.declarer.warn_once(name, &error.to_string());
+                Ok(())
+            }
+            Some(AMQPSoftError::NOTFOUND) => Err(QueueError::Refused {
+                place: self.broker.place().to_owned(),
+                why: format!(
+                    "the {what} `{name}` is not there: import what `sparkferry topology` prints, \
+                     or let the worker make it (queue.declare = true)"
+                ),
+            }),
+            _ => Err(self.broker.error(&error)),
+        }
+    }
+}
+
+fn soft(error: &Error) -> Option<&AMQPSoftError> {
+    match error.kind() {
+        ErrorKind::ProtocolError(amqp) => match amqp.kind() {
+            AMQPErrorKind::Soft(soft) => Some(soft),
+            AMQPErrorKind::Hard(_) => None,
+        },
+        _ => None,
+    }
+}
+
+fn table(arguments: &[(&'static str, Value)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Value::Number(number) => AMQPValue::LongLongInt(number.as_i64().unwrap_or_default()),
+            value => AMQPValue::LongString(value.as_str().unwrap_or_default().into()),
+        };
+        table.insert((*name).into(), value);
+    }
+    table
+}
