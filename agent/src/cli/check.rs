@@ -70,7 +70,10 @@ pub(crate) async fn run(args: &CheckArgs, loaded: &Loaded) -> Result<Exit, Probl
         .map(|(name, connection)| async move {
             Finding {
                 what: format!("connection {name}"),
-                found: engine(name, connection).check().await.map_err(advise),
+                found: engine(name, connection)
+                    .check()
+                    .await
+                    .map_err(|fault| advise(&fault)),
             }
         });
     let (queue, engines) = tokio::join!(queue, join_all(engines));
@@ -137,7 +140,7 @@ fn engine(name: &str, connection: &Connection) -> Box<dyn Engine> {
 }
 
 /// What went wrong, and what to do about it.
-fn advise(fault: Fault) -> (Exit, String) {
+fn advise(fault: &Fault) -> (Exit, String) {
     let error = fault.to_error();
     let advice = match error.class {
         ErrorClass::Auth => "; see to the credentials (`auth`) of this connection",

@@ -53,7 +53,7 @@ impl From<Exit> for ExitCode {
 }
 
 impl From<Outcome> for Exit {
-    /// Strict: a run whose tolerated tasks failed (SUCCESS_WITH_FAILURES) or that was skipped is no
+    /// Strict: a run whose tolerated tasks failed (`SUCCESS_WITH_FAILURES`) or that was skipped is no
     /// success. A request that asked for no more than its start has got it.
     fn from(outcome: Outcome) -> Self {
         match outcome {

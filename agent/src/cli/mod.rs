@@ -41,14 +41,13 @@ use problem::Problem;
     after_help = exit::HELP,
     after_long_help = tour(),
     arg_required_else_help = true,
-    propagate_version = true,
     max_term_width = 100,
 )]
 struct Cli {
     /// The configuration; else config/agent.toml, then /etc/sparkferry/agent.toml
     ///
-    /// Variables SPARKFERRY__SECTION__KEY go over it, such as
-    /// SPARKFERRY__QUEUE__URL=amqp://user:password@broker.
+    /// Variables `SPARKFERRY__SECTION__KEY` go over it, such as
+    /// `SPARKFERRY__QUEUE__URL=amqp://user:password@broker`.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]

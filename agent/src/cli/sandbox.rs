@@ -15,8 +15,8 @@ use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
 
 /// A workspace on this machine that stands in for Databricks, until Ctrl-C.
 ///
-/// Jobs, runs, clusters and their faults are pretended; with --exec, a spark_python_task is really
-/// run by python3. Nothing is kept on disk.
+/// Jobs, runs, clusters and their faults are pretended; with --exec, a `spark_python_task` is
+/// really run by python3. Nothing is kept on disk.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -31,7 +31,7 @@ pub(crate) struct SandboxArgs {
     /// The one bearer token that serves; without it any does
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    /// Really run spark_python_task with python3
+    /// Really run `spark_python_task` with python3
     #[arg(long)]
     exec: bool,
     /// Allow an address that other machines can reach

@@ -8,7 +8,7 @@ use sparkferry_shared::Topology;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::problem::Problem;
-use crate::config::{self, LogFormat, LogSettings, QueuePlace, Settings};
+use crate::config::{self, ConfigError, LogFormat, LogSettings, QueuePlace, Settings};
 use crate::observe::log;
 use crate::queue::Producer;
 use crate::queue::amqp::AmqpProducer;
@@ -31,17 +31,31 @@ pub(crate) fn load(named: Option<&Path>) -> Result<Loaded, Problem> {
         .collect();
     match config::load(file.as_deref(), &variables) {
         Ok(settings) => Ok(Loaded { settings, file }),
-        Err(error) => {
-            let text = error.to_string();
-            let place = file.map(|file| file.display().to_string());
-            Err(Problem::configuration(match place {
-                // The value at fault may stand in a variable instead.
-                Some(place) if !text.contains(&place) => format!("{place}: {text}"),
-                Some(_) => text,
-                None => format!("without a configuration file: {text}"),
-            }))
-        }
+        // This one names the file itself.
+        Err(error @ ConfigError::File { .. }) => Err(error.into()),
+        Err(error) => Err(Problem::configuration(format!(
+            "{}: {error}",
+            sources(file.as_deref(), &variables)
+        ))),
     }
+}
+
+/// Where a wrong setting may stand: in the file, or in a variable.
+fn sources(file: Option<&Path>, variables: &HashMap<String, String>) -> String {
+    let place = match file {
+        Some(file) => file.display().to_string(),
+        None => "no configuration file".to_owned(),
+    };
+    let mut ours: Vec<&str> = variables
+        .keys()
+        .map(String::as_str)
+        .filter(|name| name.starts_with(config::VARIABLE_PREFIX))
+        .collect();
+    if ours.is_empty() {
+        return place;
+    }
+    ours.sort_unstable();
+    format!("{place} with {}", ours.join(", "))
 }
 
 impl Loaded {
@@ -110,7 +124,8 @@ pub(crate) async fn producer(settings: &Settings) -> Result<Box<dyn Producer>, P
 /// Starts the log of a command that a person waits for: what goes wrong, and no more.
 pub(crate) fn quiet_log() -> Result<(), Problem> {
     let settings = LogSettings {
-        level: "warn".to_owned(),
+        // What the AMQP library logs as an error is an error of ours a moment later, in words.
+        level: "warn,lapin=off".to_owned(),
         format: LogFormat::Text,
     };
     Ok(log::start(&settings)?)

@@ -27,10 +27,10 @@ pub(crate) struct WatchArgs {
 pub(crate) async fn run(args: &WatchArgs, loaded: &Loaded) -> Result<Exit, Problem> {
     let producer = setup::producer(&loaded.settings).await?;
     let mut news = producer.listen(Listen::Everything).await?;
+    let mut stop = pin!(setup::told_to_stop());
     if !args.json {
         print::note("watching; Ctrl-C ends it");
     }
-    let mut stop = pin!(setup::told_to_stop());
     let ending = loop {
         let heard = tokio::select! {
             () = &mut stop => break Ok(Exit::Success),

@@ -185,17 +185,17 @@ mod tests {
     const GOOD: &str = r#"{"id":"a","run_now":{"job_id":1}}"#;
 
     fn settings(connections: &[&str], default: Option<&str>) -> Settings {
-        let mut text = default.map_or_else(String::new, |name| {
+        let default = default.map_or_else(String::new, |name| {
             format!("default_connection = \"{name}\"\n")
         });
-        for name in connections {
-            text.push_str(&format!(
+        let connections = connections.iter().map(|name| {
+            format!(
                 "[connections.{name}]\ntype = \"databricks\"\nhost = \"https://x.example\"\n\
                  auth = {{ type = \"pat\", token = \"t\" }}\n"
-            ));
-        }
+            )
+        });
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
+        std::fs::write(file.path(), default + &connections.collect::<String>()).unwrap();
         crate::config::load(Some(file.path()), &HashMap::new()).unwrap()
     }
 

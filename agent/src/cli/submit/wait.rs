@@ -1,6 +1,7 @@
 //! Sees a batch through: sends it, and waits for every result.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -28,6 +29,16 @@ pub(super) struct Options {
     pub(super) timeout: Option<Duration>,
 }
 
+/// How far a batch is.
+struct Seen {
+    /// What is shown of it.
+    progress: Progress,
+    /// Requests that the queue has confirmed: the first so many of the batch.
+    sent: usize,
+    /// The results, in the batch's order.
+    results: Vec<Option<Box<RunResult>>>,
+}
+
 /// Why the waiting ended before all results were there.
 enum Short {
     Stopped,
@@ -45,11 +56,14 @@ pub(super) async fn see_through(
     for ready in batch.iter().filter(|ready| ready.fresh) {
         print::note(&format!("{}: has no id, gets {}", ready.place, ready.id));
     }
-    let mut results: Vec<Option<Box<RunResult>>> = vec![None; batch.len()];
-    let mut progress = Progress::new(batch, options.bars);
-    let short = collect(producer, batch, options, stop, &mut progress, &mut results).await;
-    progress.close();
-    let arrived: Vec<&RunResult> = results.iter().flatten().map(|result| &**result).collect();
+    let mut seen = Seen {
+        progress: Progress::new(batch, options.bars),
+        sent: 0,
+        results: vec![None; batch.len()],
+    };
+    let short = collect(producer, batch, options, stop, &mut seen).await;
+    seen.progress.close();
+    let arrived: Vec<&RunResult> = seen.results.iter().flatten().map(|r| &**r).collect();
     if !options.json && !arrived.is_empty() {
         print::line(&table::table(&arrived))?;
     }
@@ -58,7 +72,7 @@ pub(super) async fn see_through(
         .map(|result| Exit::from(result.outcome))
         .max()
         .unwrap_or(Exit::Success);
-    let missing = || missing(batch, &results);
+    let missing = || seen.missing(batch);
     match short {
         None => Ok(worst),
         Some(Short::Failed(Problem::Told { exit, text })) => Err(Problem::told(
@@ -83,11 +97,17 @@ async fn collect(
     batch: &[Ready],
     options: &Options,
     stop: impl Future<Output = ()>,
-    progress: &mut Progress,
-    results: &mut [Option<Box<RunResult>>],
+    seen: &mut Seen,
 ) -> Option<Short> {
+    let mut stop = pin!(stop);
+    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
     let ids = batch.iter().map(|ready| ready.id.clone()).collect();
-    let mut news = match producer.listen(Listen::Mine(ids)).await {
+    let listening = tokio::select! {
+        () = &mut stop => return Some(Short::Stopped),
+        () = sleep_until(deadline) => return Some(Short::TimedOut),
+        listening = producer.listen(Listen::Mine(ids)) => listening,
+    };
+    let mut news = match listening {
         Ok(news) => news,
         Err(error) => return Some(Short::Failed(error.into())),
     };
@@ -96,20 +116,17 @@ async fn collect(
         .enumerate()
         .map(|(index, ready)| ((ready.connection.as_str(), &ready.id), index))
         .collect();
-    let mut sending = pin!(sending(producer, batch).fuse());
-    let mut stop = pin!(stop);
-    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-    let mut sent = 0;
+    let mut sending = pin!(sending(producer, batch));
     let mut missing = batch.len();
     while missing > 0 {
         let heard = tokio::select! {
             () = &mut stop => return Some(Short::Stopped),
             () = sleep_until(deadline) => return Some(Short::TimedOut),
-            Some(result) = sending.next(), if sent < batch.len() => {
+            Some(result) = sending.next(), if seen.sent < batch.len() => {
                 if let Err(error) = result {
-                    return Some(Short::Failed(stopped_short(error, sent, batch)));
+                    return Some(Short::Failed(stopped_short(error, seen.sent, batch)));
                 }
-                sent += 1;
+                seen.sent += 1;
                 continue;
             }
             heard = news.recv() => heard,
@@ -117,22 +134,22 @@ async fn collect(
         match heard {
             Some(News::Event(event)) => {
                 if let Some(&index) = ours.get(&(event.connection.as_str(), &event.id)) {
-                    progress.event(index, &event);
+                    seen.progress.event(index, &event);
                 }
             }
             Some(News::Result(result)) => {
                 let index = ours.get(&(result.connection.as_str(), &result.id)).copied();
                 // Results of others, and second copies of ours, are nothing new.
-                let Some(index) = index.filter(|&index| results[index].is_none()) else {
+                let Some(index) = index.filter(|&index| seen.results[index].is_none()) else {
                     continue;
                 };
-                progress.result(index, &result);
+                seen.progress.result(index, &result);
                 let printed = if options.json {
                     print::json_line(&result)
                 } else {
                     Ok(())
                 };
-                results[index] = Some(result);
+                seen.results[index] = Some(result);
                 missing -= 1;
                 if let Err(problem) = printed {
                     return Some(Short::Failed(problem));
@@ -154,36 +171,46 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// Which results are missing, and how to come back to them.
-fn missing(batch: &[Ready], results: &[Option<Box<RunResult>>]) -> String {
-    const NAMED: usize = 10;
-    let waiting: Vec<&Ready> = batch
-        .iter()
-        .zip(results)
-        .filter(|(_, result)| result.is_none())
-        .map(|(ready, _)| ready)
-        .collect();
-    let ids: Vec<&str> = waiting
-        .iter()
-        .take(NAMED)
-        .map(|ready| ready.id.as_str())
-        .collect();
-    let more = match waiting.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let back = if waiting.iter().any(|ready| ready.fresh) {
-        "to come back to them, submit the same requests with these ids and --wait"
-    } else {
-        "the same command comes back to them"
-    };
-    format!(
-        "the runs go on; {} of {} results are missing: {}{more}\n\
-         {back}: nothing is run twice. `sparkferry cancel ID` stops one.",
-        waiting.len(),
-        batch.len(),
-        ids.join(", ")
-    )
+impl Seen {
+    /// Which results are missing, and how to come back to them.
+    fn missing(&self, batch: &[Ready]) -> String {
+        const NAMED: usize = 10;
+        let waiting: Vec<&Ready> = batch
+            .iter()
+            .zip(&self.results)
+            .filter(|(_, result)| result.is_none())
+            .map(|(ready, _)| ready)
+            .collect();
+        let named: Vec<&str> = waiting
+            .iter()
+            .take(NAMED)
+            .map(|ready| ready.id.as_str())
+            .collect();
+        let mut text = format!(
+            "{} of {} results are missing: {}",
+            waiting.len(),
+            batch.len(),
+            named.join(", ")
+        );
+        // Writing to a String never fails.
+        let _ = match waiting.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(text, " and {more} more"),
+        };
+        let _ = match batch.len() - self.sent {
+            0 => Ok(()),
+            unsure => write!(text, " ({unsure} may not have reached the queue)"),
+        };
+        let back = if waiting.iter().any(|ready| ready.fresh) {
+            "to come back to them, submit the same requests with these ids and --wait"
+        } else {
+            "the same command comes back to them"
+        };
+        format!(
+            "{text}\n\
+             the runs go on; {back}: nothing is run twice; `sparkferry cancel ID` stops one"
+        )
+    }
 }
 
 #[cfg(test)]
