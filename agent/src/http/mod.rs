@@ -1,3 +1,4 @@
-//! What REST engines share.
+//! What REST engines share: how fast calls may follow each other, and the headers that say so.
 
+pub mod headers;
 pub mod pace;

@@ -1,5 +1,9 @@
 //! The sandbox over real HTTP.
 
+mod access;
+mod exec;
+mod faults;
+mod runs;
 mod tokens;
 
 use reqwest::{Client, Method, Response};

@@ -1,0 +1,40 @@
+//! The calls that this program makes.
+
+/// A call that this program makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    RunNow,
+    Submit,
+    Repair,
+    Cancel,
+    Get,
+    GetOutput,
+    List,
+    JobsList,
+    Me,
+}
+
+impl Call {
+    /// What it is called in metrics and errors.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::RunNow => "jobs/run-now",
+            Self::Submit => "jobs/runs/submit",
+            Self::Repair => "jobs/runs/repair",
+            Self::Cancel => "jobs/runs/cancel",
+            Self::Get => "jobs/runs/get",
+            Self::GetOutput => "jobs/runs/get-output",
+            Self::List => "jobs/runs/list",
+            Self::JobsList => "jobs/list",
+            Self::Me => "scim/v2/Me",
+        }
+    }
+
+    /// Its path on the host. The SDKs use 2.2 for jobs.
+    pub(super) fn path(self) -> String {
+        match self {
+            Self::Me => "api/2.0/preview/scim/v2/Me".to_owned(),
+            _ => format!("api/2.2/{}", self.name()),
+        }
+    }
+}

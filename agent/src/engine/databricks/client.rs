@@ -1,0 +1,326 @@
+//! The workspace's REST API: one call in, its reply or what went wrong out.
+//!
+//! Guarantees: every call waits for its turn, is bounded in time and size, and is counted; no
+//! credentials stand in any error.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use url::Url;
+
+use super::auth::{Credentials, Token};
+use super::call::Call;
+use super::clock::Clock;
+use super::error::CallError;
+use super::wire::Me;
+use crate::config::DatabricksSettings;
+use crate::http::headers;
+use crate::http::pace::{Brake, Pace};
+use crate::observe::metrics;
+
+/// The largest reply that is read, in bytes. Output is the largest: Databricks keeps 5 MB of a
+/// notebook's result and 5 MB of logs, and JSON may write a character as six.
+const REPLY_BYTES: usize = 64 << 20;
+
+/// How long it may take to reach the workspace, if a whole call may take longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer to "do our credentials work as such?" holds.
+const ADMITTED: Duration = Duration::from_secs(60);
+
+/// One workspace.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    connection: Arc<str>,
+    base: Url,
+    /// The host (and port), for texts.
+    host: String,
+    credentials: Credentials,
+    brake: Arc<Brake>,
+    starting: Pace,
+    /// For everything that starts nothing.
+    asking: Pace,
+    /// The workspace's clock.
+    pub(super) clock: Clock,
+    /// When our credentials were last seen to work as such, or not.
+    admitted: Mutex<Option<(bool, Instant)>>,
+}
+
+/// The client can't be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the client for {host} can't be made: {why}")]
+pub struct ClientError {
+    /// The workspace.
+    pub host: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What a call sends.
+#[derive(Debug, Clone)]
+enum Sent<'a> {
+    Query(&'a [(&'a str, String)]),
+    Body(Bytes),
+}
+
+impl Client {
+    pub(super) fn new(
+        connection: &str,
+        settings: &DatabricksSettings,
+    ) -> Result<Self, ClientError> {
+        let host = match (settings.host.host_str(), settings.host.port()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (host, _) => host.unwrap_or_default().to_owned(),
+        };
+        let failed = |why: String| ClientError {
+            host: host.clone(),
+            why,
+        };
+        // The builder panics without one.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(failed("no TLS provider is installed".to_owned()));
+        }
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("sparkferry/", env!("CARGO_PKG_VERSION")))
+            .timeout(settings.call_timeout)
+            .connect_timeout(settings.call_timeout.min(CONNECT_TIMEOUT))
+            // A redirection leads to a login page, or takes the token elsewhere.
+            .redirect(reqwest::redirect::Policy::none());
+        if loopback(&settings.host) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|e| failed(e.to_string()))?;
+        let mut base = settings.host.clone();
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let brake = Brake::new();
+        Ok(Self {
+            http,
+            connection: connection.into(),
+            base,
+            host,
+            credentials: Credentials::new(&settings.auth),
+            starting: Pace::new(settings.submit_per_second, Arc::clone(&brake)),
+            asking: Pace::new(settings.poll_per_second, Arc::clone(&brake)),
+            brake,
+            clock: Clock::default(),
+            admitted: Mutex::new(None),
+        })
+    }
+
+    /// The connection's name, for metrics.
+    pub(super) fn connection(&self) -> &str {
+        &self.connection
+    }
+
+    /// The host and port, for texts.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// A GET.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        query: &[(&str, String)],
+    ) -> Result<T, CallError> {
+        let body = self.exchange(call, Sent::Query(query)).await?;
+        self.read(call, &body)
+    }
+
+    /// A POST of a JSON body.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        body: Bytes,
+    ) -> Result<T, CallError> {
+        let body = self.exchange(call, Sent::Body(body)).await?;
+        self.read(call, &body)
+    }
+
+    fn read<T: DeserializeOwned>(&self, call: Call, body: &[u8]) -> Result<T, CallError> {
+        serde_json::from_slice(body).map_err(|error| {
+            let why = format!("is not what this call answers ({error})");
+            CallError::unreadable(&self.place(call), 200, &why, body)
+        })
+    }
+
+    fn place(&self, call: Call) -> String {
+        format!("{} at {}", call.name(), self.host)
+    }
+
+    /// Takes its turn, calls, and once more where the credentials have changed in between.
+    async fn exchange(&self, call: Call, sent: Sent<'_>) -> Result<Bytes, CallError> {
+        match call {
+            Call::RunNow | Call::Submit | Call::Repair => self.starting.turn().await,
+            Call::Me => {}
+            _ => self.asking.turn().await,
+        }
+        let token = self.token(call).await?;
+        let (mut error, status) = match self.once(call, sent.clone(), &token).await {
+            Ok(body) => return Ok(body),
+            Err(failed) => failed,
+        };
+        if !matches!(status, Some(401 | 403)) {
+            return Err(error);
+        }
+        if let Some(other) = self.credentials.other_than(&token).await {
+            match self.once(call, sent, &other).await {
+                Ok(body) => return Ok(body),
+                Err((later, _)) => error = later,
+            }
+        }
+        Err(self.judge_forbidden(error).await)
+    }
+
+    async fn token(&self, call: Call) -> Result<Token, CallError> {
+        let why = |why: String| CallError::no_credentials(&self.place(call), &why);
+        self.credentials.token().await.map_err(why)
+    }
+
+    /// A 403 refuses this request only if the credentials work as such and the text says that a
+    /// permission is missing; else they are not accepted at the moment, which is nobody's request's
+    /// fault.
+    async fn judge_forbidden(&self, error: CallError) -> CallError {
+        match error {
+            CallError::Refused(refusal) if refusal.status == 403 => {
+                let denied = refusal.code.as_deref() == Some("PERMISSION_DENIED");
+                if denied && self.admitted().await {
+                    CallError::Refused(refusal)
+                } else {
+                    CallError::no_credentials(&refusal.to_error().message, "is the token right?")
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether our credentials work as such; an answer holds for a minute.
+    async fn admitted(&self) -> bool {
+        let kept = *self.lock_admitted();
+        if let Some((known, at)) = kept
+            && at.elapsed() < ADMITTED
+        {
+            return known;
+        }
+        let Ok(token) = self.token(Call::Me).await else {
+            return false;
+        };
+        let known = match self.once(Call::Me, Sent::Query(&[]), &token).await {
+            Ok(_) => Some(true),
+            Err((_, Some(401 | 403))) => Some(false),
+            // Nobody knows; ask again next time.
+            Err(_) => None,
+        };
+        *self.lock_admitted() = known.map(|known| (known, Instant::now()));
+        known == Some(true)
+    }
+
+    fn lock_admitted(&self) -> std::sync::MutexGuard<'_, Option<(bool, Instant)>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who we are.
+    pub(super) async fn me(&self) -> Result<Me, CallError> {
+        self.get(Call::Me, &[]).await
+    }
+
+    /// One request and its reply, counted. With an error comes the status, if there was one.
+    async fn once(
+        &self,
+        call: Call,
+        sent: Sent<'_>,
+        token: &Token,
+    ) -> Result<Bytes, (CallError, Option<u16>)> {
+        let sent_at = Instant::now();
+        let result = self.send(call, sent, token).await;
+        let status = match &result {
+            Ok((status, ..)) | Err((_, Some(status))) => Some(*status),
+            Err((_, None)) => None,
+        };
+        metrics::engine_call(&self.connection, call.name(), status);
+        match result {
+            Ok((200..300, body, _)) => {
+                self.brake.reached();
+                Ok(body)
+            }
+            Ok((status, body, retry_after)) => {
+                self.brake.reached();
+                match (status, retry_after) {
+                    (429, wait) => self.brake.throttled(sent_at, wait),
+                    (503, Some(wait)) => self.brake.pause(wait),
+                    _ => {}
+                }
+                let error = CallError::answered(&self.place(call), status, retry_after, &body);
+                Err((censored(error, token), Some(status)))
+            }
+            Err((error, status)) => {
+                if error.is_connect() {
+                    self.brake.unreachable(sent_at);
+                }
+                let error = CallError::transport(&self.place(call), &error.without_url());
+                Err((censored(error, token), status))
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        call: Call,
+        sent: Sent<'_>,
+        token: &Token,
+    ) -> Result<Reply, (reqwest::Error, Option<u16>)> {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{}", url.path(), call.path()));
+        let request = match sent {
+            Sent::Query(query) => self.http.get(url).query(query),
+            Sent::Body(body) => self
+                .http
+                .post(url)
+                .header(CONTENT_TYPE, "application/json")
+                .body(body),
+        };
+        let sent_at = Timestamp::now();
+        let request = request.header(AUTHORIZATION, token.header());
+        let mut response = request.send().await.map_err(|error| (error, None))?;
+        let status = response.status().as_u16();
+        if let Some(date) = headers::date(response.headers()) {
+            self.clock.note(date, sent_at);
+        }
+        let retry_after = headers::retry_after(response.headers(), Timestamp::now());
+        let mut body = BytesMut::new();
+        // What is left out of a larger reply makes it unreadable, which is told then.
+        while body.len() < REPLY_BYTES
+            && let Some(chunk) = response.chunk().await.map_err(|e| (e, Some(status)))?
+        {
+            body.extend_from_slice(&chunk);
+        }
+        Ok((status, body.freeze(), retry_after))
+    }
+}
+
+/// Status, body, `Retry-After`.
+type Reply = (u16, Bytes, Option<Duration>);
+
+fn censored(mut error: CallError, token: &Token) -> CallError {
+    for text in error.texts() {
+        token.censored(text);
+    }
+    error
+}
+
+fn loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}

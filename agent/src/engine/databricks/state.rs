@@ -1,0 +1,254 @@
+//! What Databricks' words about a run mean. Pure.
+//!
+//! A run describes itself twice: `status` (newer: a state, and at the end a termination code and
+//! type) and `state` (older: a life cycle and a result). The newer one is believed first, because
+//! the older one has a trap: **a plain exception in the work ends the run as `INTERNAL_ERROR` /
+//! `FAILED`**, the very words of a broken engine.
+//!
+//! Success is what one of the two calls SUCCESS while the other does not say otherwise, and nothing
+//! else. Words that this version does not know never end a run by themselves.
+
+use serde::Deserialize;
+use sparkferry_shared::{ErrorClass, RunError};
+
+use super::text;
+use crate::engine::{Ended, Failure};
+
+/// The older description.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct State {
+    pub(super) life_cycle_state: Option<String>,
+    pub(super) result_state: Option<String>,
+    pub(super) state_message: Option<String>,
+}
+
+/// The newer description.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Status {
+    pub(super) state: Option<String>,
+    pub(super) termination_details: Option<TerminationDetails>,
+}
+
+/// How a run ended, in the newer description.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct TerminationDetails {
+    pub(super) code: Option<String>,
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) message: Option<String>,
+}
+
+/// What the two descriptions mean together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Meaning {
+    pub(super) phase: Phase,
+    /// One of the words is none that this version knows.
+    pub(super) unknown: bool,
+}
+
+/// Still on its way, or ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// On its way, in this state.
+    Going(String),
+    /// Ended like this.
+    Ended(Ended),
+}
+
+/// How something ended, without the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Success,
+    SuccessWithFailures,
+    Skipped,
+    Canceled,
+    TimedOut,
+    Failed(ErrorClass),
+}
+
+use Verdict::{Canceled, Failed, Skipped, Success, SuccessWithFailures, TimedOut};
+
+const INFRASTRUCTURE: Verdict = Failed(ErrorClass::Infrastructure);
+const THROTTLED: Verdict = Failed(ErrorClass::Throttled);
+const REQUEST: Verdict = Failed(ErrorClass::Request);
+/// The class of the work's own failures; also of an ending that nobody can explain, because it
+/// earns no attempt that the request didn't ask for.
+const USER: Verdict = Failed(ErrorClass::User);
+
+/// What one of the two descriptions says of how far the run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Going,
+    Ended,
+    Unknown,
+    Silent,
+}
+
+/// What a run's (or a task's) two descriptions mean.
+pub(super) fn meaning(state: &State, status: &Status) -> Meaning {
+    let newer = life(status.state.as_deref(), |word| match word {
+        "BLOCKED" | "PENDING" | "QUEUED" | "RUNNING" | "TERMINATING" | "WAITING" => Life::Going,
+        "TERMINATED" => Life::Ended,
+        _ => Life::Unknown,
+    });
+    let older = life(state.life_cycle_state.as_deref(), |word| match word {
+        "BLOCKED" | "PENDING" | "QUEUED" | "RUNNING" | "TERMINATING" | "WAITING_FOR_RETRY" => {
+            Life::Going
+        }
+        "TERMINATED" | "SKIPPED" | "INTERNAL_ERROR" => Life::Ended,
+        _ => Life::Unknown,
+    });
+    let strange = newer == Life::Unknown || older == Life::Unknown;
+    let ended = (newer == Life::Ended || older == Life::Ended)
+        && newer != Life::Going
+        && older != Life::Going;
+    if !ended {
+        let word = known(&status.state).or(known(&state.life_cycle_state));
+        return Meaning {
+            phase: Phase::Going(word.unwrap_or_default().to_owned()),
+            unknown: strange,
+        };
+    }
+    let (verdict, unknown) = verdict(state, status.termination_details.as_ref());
+    Meaning {
+        phase: Phase::Ended(ending(verdict, state, status)),
+        unknown: unknown || strange,
+    }
+}
+
+fn life(word: Option<&str>, read: impl Fn(&str) -> Life) -> Life {
+    word.filter(|word| !word.is_empty())
+        .map_or(Life::Silent, read)
+}
+
+/// A word that is there and says something.
+fn known(word: &Option<String>) -> Option<&str> {
+    word.as_deref().filter(|word| !word.is_empty())
+}
+
+/// How an ended run ended, and whether a word about it is unknown.
+fn verdict(state: &State, details: Option<&TerminationDetails>) -> (Verdict, bool) {
+    let (newer, strange_code) = details.map_or((None, false), by_details);
+    let (older, strange_result) = by_state(state);
+    let verdict = match (newer, older) {
+        // Agreement, or one of them says nothing.
+        (Some(verdict), None) | (None, Some(verdict)) => verdict,
+        // A green word against another one is a contradiction; the other one is believed.
+        (Some(Success), Some(other)) => other,
+        (Some(SuccessWithFailures), Some(other)) if other != Success => other,
+        // The engine has no code of its own for its time limit: the run is cancelled by it.
+        (Some(Canceled), Some(TimedOut)) => TimedOut,
+        // Nor for what kept a run from starting.
+        (Some(Skipped), Some(reason @ (Canceled | Failed(_)))) => reason,
+        (Some(verdict), Some(_)) => verdict,
+        // It ended and nobody says how.
+        (None, None) => USER,
+    };
+    (verdict, strange_code || strange_result)
+}
+
+/// By the newer description. The codes worth another attempt, at once or later, and those that are
+/// not, are Databricks' own (facts on its termination codes).
+fn by_details(details: &TerminationDetails) -> (Option<Verdict>, bool) {
+    let blame = match details.kind.as_deref() {
+        Some("CLIENT_ERROR") => Some(USER),
+        Some("CLOUD_FAILURE" | "INTERNAL_ERROR") => Some(INFRASTRUCTURE),
+        _ => None,
+    };
+    let Some(code) = known(&details.code) else {
+        return (blame, false);
+    };
+    let verdict = match code {
+        // Of the wrong type, it contradicts itself.
+        "SUCCESS" => blame.unwrap_or(Success),
+        "SUCCESS_WITH_FAILURES" => SuccessWithFailures,
+        "RUN_EXECUTION_ERROR" => USER,
+        "CANCELED" | "USER_CANCELED" => Canceled,
+        "SKIPPED" | "DISABLED" => Skipped,
+        "BREAKING_CHANGE"
+        | "CLOUD_FAILURE"
+        | "CLUSTER_ERROR"
+        | "DRIVER_ERROR"
+        | "INTERNAL_ERROR"
+        | "REPOSITORY_CHECKOUT_FAILED" => INFRASTRUCTURE,
+        "CLUSTER_REQUEST_LIMIT_EXCEEDED"
+        | "MAX_CONCURRENT_RUNS_EXCEEDED"
+        | "MAX_JOB_QUEUE_SIZE_EXCEEDED"
+        | "MAX_SPARK_CONTEXTS_EXCEEDED"
+        | "WORKSPACE_RUN_LIMIT_EXCEEDED" => THROTTLED,
+        "LIBRARY_INSTALLATION_ERROR" | "STORAGE_ACCESS_ERROR" => blame.unwrap_or(USER),
+        "BUDGET_POLICY_LIMIT_EXCEEDED"
+        | "FEATURE_DISABLED"
+        | "INVALID_CLUSTER_REQUEST"
+        | "INVALID_RUN_CONFIGURATION"
+        | "RESOURCE_NOT_FOUND" => REQUEST,
+        "UNAUTHORIZED_ERROR" => Failed(ErrorClass::Auth),
+        // Documented, though no SDK lists it.
+        "CLUSTER_TERMINATED_BY_USER" => Failed(ErrorClass::Canceled),
+        // A new code of type SUCCESS is no success by itself; `state` may still say so.
+        _ if details.kind.as_deref() == Some("SUCCESS") => return (None, true),
+        _ => return (Some(blame.unwrap_or(USER)), true),
+    };
+    (Some(verdict), false)
+}
+
+/// By the older description. `INTERNAL_ERROR` / `FAILED` is the trap: the work's own failure.
+fn by_state(state: &State) -> (Option<Verdict>, bool) {
+    let broken = state.life_cycle_state.as_deref() == Some("INTERNAL_ERROR");
+    let skipped = state.life_cycle_state.as_deref() == Some("SKIPPED");
+    let verdict = match known(&state.result_state) {
+        Some("SUCCESS") if broken => INFRASTRUCTURE,
+        Some("SUCCESS" | "DISABLED" | "EXCLUDED") if skipped => Skipped,
+        Some("SUCCESS") => Success,
+        Some("SUCCESS_WITH_FAILURES") => SuccessWithFailures,
+        Some("FAILED" | "UPSTREAM_FAILED") => USER,
+        Some("CANCELED" | "UPSTREAM_CANCELED") => Canceled,
+        Some("TIMEDOUT") => TimedOut,
+        Some("MAXIMUM_CONCURRENT_RUNS_REACHED") => THROTTLED,
+        Some("DISABLED" | "EXCLUDED") => Skipped,
+        Some(_) => return (Some(USER), true),
+        None if broken => INFRASTRUCTURE,
+        None if skipped => Skipped,
+        None => return (None, false),
+    };
+    (Some(verdict), false)
+}
+
+/// The longest message that is kept, in bytes.
+const MESSAGE_BYTES: usize = 2048;
+
+fn ending(verdict: Verdict, state: &State, status: &Status) -> Ended {
+    let details = status.termination_details.as_ref();
+    let code = details
+        .and_then(|details| known(&details.code))
+        .or(known(&state.result_state))
+        .or(known(&state.life_cycle_state));
+    let message = details
+        .and_then(|details| known(&details.message))
+        .or(known(&state.state_message))
+        .map(|message| text::head(message, MESSAGE_BYTES).to_owned());
+    let failure = |class| {
+        let message = message.unwrap_or_else(|| match code {
+            Some(code) => format!("the run ended as {code}"),
+            None => "the run ended and Databricks does not say how".to_owned(),
+        });
+        Failure {
+            error: RunError {
+                code: code.map(str::to_owned),
+                ..RunError::new(class, message)
+            },
+        }
+    };
+    match verdict {
+        Success => Ended::Success,
+        SuccessWithFailures => Ended::SuccessWithFailures(failure(ErrorClass::User)),
+        Skipped => Ended::Skipped(failure(ErrorClass::Canceled)),
+        Canceled => Ended::Canceled(failure(ErrorClass::Canceled)),
+        TimedOut => Ended::TimedOut(failure(ErrorClass::Timeout)),
+        Failed(class) => Ended::Failed(failure(class)),
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
