@@ -43,7 +43,8 @@ impl Broker {
         };
         let mut uri: AMQPUri = url.expose().parse().map_err(|why: String| {
             // The parser's text may quote the URL, and so the password.
-            let why = if why.contains("://") { "it is no URL".into() } else { why };
+            let quotes = why.contains(url.expose());
+            let why = if quotes { "it is no URL".into() } else { why };
             wrong(why)
         })?;
         // The parser knows names and IPv4 only and would go to localhost.
@@ -236,7 +237,10 @@ pub(super) fn short(text: &str) -> ShortString {
 /// length in four bytes, the value.
 fn version_in(greeting: &[u8]) -> Option<String> {
     const FIELD: &[u8] = b"\x07versionS";
-    let at = greeting.windows(FIELD.len()).position(|part| part == FIELD)? + FIELD.len();
+    let at = greeting
+        .windows(FIELD.len())
+        .position(|part| part == FIELD)?
+        + FIELD.len();
     let length = greeting.get(at..at + 4)?;
     let length = u32::from_be_bytes(length.try_into().ok()?);
     let text = greeting.get(at + 4..at + 4 + usize::try_from(length).ok()?)?;

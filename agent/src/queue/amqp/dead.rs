@@ -89,7 +89,11 @@ async fn requeue(topology: &Topology, publisher: &Publisher, got: BasicGetMessag
     let message = message::resurrected(topology, &connection, &properties, data);
     let published = publisher.publish(message).await;
     if published != Published::Confirmed {
-        tracing::warn!(connection, ?published, "a dead letter could not be requeued: it stays");
+        tracing::warn!(
+            connection,
+            ?published,
+            "a dead letter could not be requeued: it stays"
+        );
     }
     published == Published::Confirmed
 }

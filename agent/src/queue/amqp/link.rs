@@ -170,7 +170,10 @@ impl Keeper {
             }
         };
         let context = &self.context;
-        context.declarer.ensure(&context.broker, &connection).await?;
+        context
+            .declarer
+            .ensure(&context.broker, &connection)
+            .await?;
         let dead = CancellationToken::new();
         Ok(Arc::new(Live {
             connection,
@@ -193,7 +196,10 @@ impl Keeper {
 
     fn went(&self, why: &str, wait: Duration) {
         if self.context.board.set(self.role, Some(why.to_owned())) {
-            tracing::warn!(role = self.role, "RabbitMQ can't be used, trying again: {why}");
+            tracing::warn!(
+                role = self.role,
+                "RabbitMQ can't be used, trying again: {why}"
+            );
         } else {
             tracing::debug!(role = self.role, ?wait, "still not connected: {why}");
         }
@@ -208,9 +214,10 @@ impl Keeper {
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => self.block(Some(&reason)),
                     Some(Event::ConnectionUnblocked) => self.block(None),
-                    Some(Event::Error(error)) => {
+                    // A channel's errors come here too; who uses the channel sees them.
+                    Some(Event::Error(error)) => if !live.connection.status().connected() {
                         break self.context.broker.error(&error).to_string();
-                    }
+                    },
                     Some(_) => {}
                     None => break self.closed(),
                 },
@@ -226,7 +233,10 @@ impl Keeper {
     }
 
     fn closed(&self) -> String {
-        format!("{}: the broker closed the connection", self.context.broker.place())
+        format!(
+            "{}: the broker closed the connection",
+            self.context.broker.place()
+        )
     }
 
     fn block(&self, reason: Option<&str>) {

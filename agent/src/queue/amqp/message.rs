@@ -171,7 +171,11 @@ pub(super) fn resurrected(
     properties: &BasicProperties,
     body: Vec<u8>,
 ) -> Message {
-    let ours = [DEAD_REASON_HEADER, DEAD_ERROR_HEADER, DEAD_CONNECTION_HEADER];
+    let ours = [
+        DEAD_REASON_HEADER,
+        DEAD_ERROR_HEADER,
+        DEAD_CONNECTION_HEADER,
+    ];
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().iter().flatten() {
         if !ours.contains(&name.as_str()) {

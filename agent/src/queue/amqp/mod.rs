@@ -108,7 +108,8 @@ impl AmqpQueue {
         context.board.set(PUBLISHING, Some(not_yet));
         let receiving = Link::start(&context, RECEIVING, None);
         let publishing = Link::start(&context, PUBLISHING, None);
-        let publisher = |purpose, confirms| Publisher::start(&context, &publishing, purpose, confirms);
+        let publisher =
+            |purpose, confirms| Publisher::start(&context, &publishing, purpose, confirms);
         Ok(Arc::new(Self {
             results: publisher("results", Confirms::Yes),
             buried: publisher("dead letters", Confirms::Yes),
@@ -297,7 +298,9 @@ impl Queue for AmqpQueue {
         self.stopping.cancel();
         self.outlets.close();
         if timeout(STOP_LIMIT, self.outlets.wait()).await.is_err() {
-            tracing::debug!("the broker does not answer; its subscriptions end with the connection");
+            tracing::debug!(
+                "the broker does not answer; its subscriptions end with the connection"
+            );
         }
     }
 
@@ -308,7 +311,10 @@ impl Queue for AmqpQueue {
             self.takers.close();
             self.takers.wait().await;
             self.events.drained().await;
-            for live in [self.receiving.now(), self.publishing.now()].into_iter().flatten() {
+            for live in [self.receiving.now(), self.publishing.now()]
+                .into_iter()
+                .flatten()
+            {
                 if let Err(error) = live.connection.close(200, connect::short("closing")).await {
                     tracing::debug!("the connection had ended already: {error}");
                 }

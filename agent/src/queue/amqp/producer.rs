@@ -1,13 +1,13 @@
 //! The producer's side: requests and cancels.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use sparkferry_shared::{Cancel, Id, Topology};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::connect::{Broker, Pace, short};
@@ -29,7 +29,7 @@ pub struct AmqpProducer {
     link: Link,
     publisher: Publisher,
     declare: bool,
-    declared: Mutex<HashSet<String>>,
+    declared: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
     mine: Arc<Mine>,
 }
 
@@ -89,26 +89,26 @@ impl AmqpProducer {
         })
     }
 
+    /// Declares a connection's queue, once however many ask at a time.
     async fn declare(&self, connection: &str) -> Result<(), QueueError> {
-        let known = self
-            .declared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(connection);
-        if known || !self.declare {
+        if !self.declare {
             return Ok(());
         }
-        let live = self.link.live().await;
-        let context = &self.context;
-        context
-            .declarer
-            .ensure_requests(&context.broker, &live.connection, connection)
-            .await?;
-        self.declared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(connection.to_owned());
-        Ok(())
+        let declared = Arc::clone(self.declared().entry(connection.to_owned()).or_default());
+        let declaring = declared.get_or_try_init(async || {
+            let live = self.link.live().await;
+            let Context {
+                broker, declarer, ..
+            } = &*self.context;
+            declarer
+                .ensure_requests(broker, &live.connection, connection)
+                .await
+        });
+        declaring.await.copied()
+    }
+
+    fn declared(&self) -> MutexGuard<'_, HashMap<String, Arc<OnceCell<()>>>> {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes, through the broker's absences: twice is as good as once for all that a producer
@@ -160,7 +160,13 @@ impl Producer for AmqpProducer {
         let request = |queue: Option<&str>| {
             message::request(topology, connection, id.as_str(), queue, body.clone())
         };
-        let published = self.send(true, request).await;
+        let mut published = self.send(true, request).await;
+        if published == Published::Returned && self.declare {
+            // Somebody deleted the queue since we declared it.
+            self.declared().remove(connection);
+            self.declare(connection).await?;
+            published = self.send(true, request).await;
+        }
         let queue = topology.requests_queue(connection);
         let judged = self.judge(
             &published,

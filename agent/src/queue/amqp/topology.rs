@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -156,8 +156,8 @@ pub(super) struct Declarer {
     topology: Topology,
     connections: Vec<String>,
     declare: bool,
-    /// Queues and exchanges of which the log has said already that they are the operator's own.
-    warned: Mutex<HashSet<String>>,
+    /// Queues and exchanges that the operator made otherwise: they are only looked for.
+    foreign: Mutex<HashSet<String>>,
     no_streams: AtomicBool,
 }
 
@@ -168,7 +168,7 @@ impl Declarer {
             topology: topology.clone(),
             connections: connections.to_vec(),
             declare,
-            warned: Mutex::default(),
+            foreign: Mutex::default(),
             no_streams: AtomicBool::new(false),
         }
     }
@@ -213,14 +213,18 @@ impl Declarer {
         desk.queue(&requests(&self.topology, name)).await
     }
 
-    fn warn_once(&self, name: &str, text: &str) {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.insert(name.to_owned()) {
-            tracing::warn!(
-                name,
-                "declared otherwise than by Sparkferry, used as it is: {text}"
-            );
+    fn is_foreign(&self, name: &str) -> bool {
+        self.foreign().contains(name)
+    }
+
+    fn leave_as_it_is(&self, name: &str, why: &str) {
+        if self.foreign().insert(name.to_owned()) {
+            tracing::warn!("{name}: not as Sparkferry declares it, used as it is: {why}");
         }
+    }
+
+    fn foreign(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.foreign.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -255,6 +259,10 @@ impl<'a> Desk<'a> {
         }
     }
 
+    fn only_looks_for(&self, name: &str) -> bool {
+        !self.declarer.declare || self.declarer.is_foreign(name)
+    }
+
     async fn exchange(&mut self, exchange: &Exchange) -> Result<(), QueueError> {
         let kind = match exchange.kind {
             "direct" => ExchangeKind::Direct,
@@ -262,7 +270,7 @@ impl<'a> Desk<'a> {
             _ => ExchangeKind::Fanout,
         };
         let options = ExchangeDeclareOptions {
-            passive: !self.declarer.declare,
+            passive: self.only_looks_for(&exchange.name),
             durable: true,
             ..ExchangeDeclareOptions::default()
         };
@@ -281,13 +289,16 @@ impl<'a> Desk<'a> {
 
     /// The control queue: a broker that knows no streams has none, and that is no error.
     async fn control(&mut self, queue: &Queue) -> Result<(), QueueError> {
+        if self.declarer.no_streams() {
+            return Ok(());
+        }
         let declared = self.declare(queue).await?;
         if let Err(error) = &declared
             && soft(error) == Some(&AMQPSoftError::PRECONDITIONFAILED)
             && error.to_string().contains("invalid arg")
         {
             self.declarer.no_streams.store(true, Ordering::Relaxed);
-            self.declarer.warn_once(
+            self.declarer.leave_as_it_is(
                 &queue.name,
                 "the broker knows no streams: cancels reach running workers only",
             );
@@ -299,7 +310,7 @@ impl<'a> Desk<'a> {
 
     async fn declare(&mut self, queue: &Queue) -> Result<lapin::Result<()>, QueueError> {
         let options = QueueDeclareOptions {
-            passive: !self.declarer.declare,
+            passive: self.only_looks_for(&queue.name),
             durable: true,
             ..QueueDeclareOptions::default()
         };
@@ -325,19 +336,20 @@ impl<'a> Desk<'a> {
         bound.await.map_err(|error| self.broker.error(&error))
     }
 
-    fn judge(
-        &self,
-        what: &str,
-        name: &str,
-        declared: lapin::Result<()>,
-    ) -> Result<(), QueueError> {
+    fn judge(&self, what: &str, name: &str, declared: lapin::Result<()>) -> Result<(), QueueError> {
         let Err(error) = declared else {
             return Ok(());
         };
         match soft(&error) {
-            Some(AMQPSoftError::PRECONDITIONFAILED) if error.to_string().contains("inequivalent") => {
-                self.declarer.warn_once(name, &error.to_string());
+            Some(AMQPSoftError::PRECONDITIONFAILED)
+                if error.to_string().contains("inequivalent") =>
+            {
+                self.declarer.leave_as_it_is(name, &error.to_string());
                 Ok(())
+            }
+            // It was the operator's, and is gone: next time it is declared.
+            Some(AMQPSoftError::NOTFOUND) if self.declarer.foreign().remove(name) => {
+                Err(self.broker.error(&error))
             }
             Some(AMQPSoftError::NOTFOUND) => Err(QueueError::Refused {
                 place: self.broker.place().to_owned(),

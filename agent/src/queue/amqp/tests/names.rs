@@ -1,0 +1,176 @@
+//! Stories of names: what is declared, checked, missing, or the operator's own.
+
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+use sparkferry_shared::Topology;
+
+use super::{CONNECTIONS, Namespace, finish, id, next, short, soon, submit, trouble, url, well};
+use crate::config::Secret;
+use crate::queue::amqp::{AmqpProducer, check, definitions};
+use crate::queue::{Producer, Queue, QueueError};
+
+#[tokio::test]
+async fn what_the_operator_forgot_is_named() {
+    let mut namespace = Namespace::new(url());
+    namespace.declare = false;
+    let queue = namespace.open();
+    let missing = namespace.topology.requests_exchange();
+    let told = trouble(&queue, &missing).await;
+    assert!(told.contains("sparkferry topology"), "{told}");
+
+    let (settings, connections) = (namespace.settings(), Namespace::connections());
+    let checked = check(&namespace.url, &settings, &namespace.topology, &connections);
+    let error = checked.await.expect_err("nothing is there");
+    assert!(matches!(&error, QueueError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains(&missing), "{error}");
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn a_check_tells_the_version_and_the_user() {
+    let namespace = Namespace::new(url());
+    let (settings, connections) = (namespace.settings(), Namespace::connections());
+    let checked = check(&namespace.url, &settings, &namespace.topology, &connections);
+    let line = checked.await.expect("all is well");
+    assert!(
+        line.contains("RabbitMQ 3.") || line.contains("RabbitMQ 4."),
+        "{line}"
+    );
+    assert!(line.contains("user \"guest\""), "{line}");
+    assert!(!line.contains("guest:guest"), "{line}");
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_told_so() {
+    let wrong = url().expose().replacen("guest:guest", "guest:wrong", 1);
+    let wrong: Secret = wrong.into();
+    let refused = AmqpProducer::connect(&wrong, &Topology::new("x"), true).await;
+    let error = refused.err().expect("the password is wrong");
+    assert!(matches!(&error, QueueError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("password"), "{error}");
+    assert!(!error.to_string().contains("wrong"), "{error}");
+
+    let nowhere: Secret = "amqp://127.0.0.1:1/".to_owned().into();
+    let refused = AmqpProducer::connect(&nowhere, &Topology::new("x"), true).await;
+    let error = refused.err().expect("nobody listens there");
+    assert!(matches!(&error, QueueError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("is RabbitMQ running"), "{error}");
+}
+
+#[tokio::test]
+async fn an_operators_classic_queue_is_used_as_it_is() {
+    let namespace = Namespace::new(url());
+    let channel = namespace.channel().await;
+    let name = namespace.topology.requests_queue("prod");
+    let options = QueueDeclareOptions::durable();
+    let made = channel.queue_declare(short(&name), options, FieldTable::default());
+    made.await.expect("a classic queue");
+
+    let queue = namespace.open();
+    well(&queue).await;
+    let producer = namespace.connect().await;
+    let mut deliveries = queue.consume("prod", 10).await;
+    submit(&producer, "prod", "classic").await;
+    let delivery = next(&mut deliveries).await;
+    finish(&queue, "prod", &delivery).await.expect("it is held");
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_declared_again() {
+    let namespace = Namespace::new(url());
+    let queue = namespace.open();
+    let producer = namespace.connect().await;
+    let mut deliveries = queue.consume("prod", 10).await;
+    submit(&producer, "prod", "before").await;
+    let before = next(&mut deliveries).await;
+
+    let channel = namespace.channel().await;
+    let name = namespace.topology.requests_queue("prod");
+    let deleted = channel.queue_delete(short(&name), QueueDeleteOptions::default());
+    deleted.await.expect("it was there");
+    soon("the lost token", before.lease.lost.cancelled()).await;
+
+    // The producer has declared the queue once and doesn't know that it is gone.
+    submit(&producer, "prod", "after").await;
+    let again = next(&mut deliveries).await;
+    assert_eq!(again.message_id.as_deref(), Some("after"));
+    finish(&queue, "prod", &again).await.expect("it is held");
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn a_connection_without_a_queue_is_named() {
+    let mut namespace = Namespace::new(url());
+    namespace.open().close().await;
+    let worker = namespace.open();
+    well(&worker).await;
+    namespace.declare = false;
+    let producer = namespace.connect().await;
+    let refused = producer.submit("nobody", &id("x"), "{}".into()).await;
+    let error = refused.expect_err("there is no such queue").to_string();
+    assert!(
+        error.contains("no queue for connection `nobody`"),
+        "{error}"
+    );
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn results_that_route_nowhere_wait_for_a_queue() {
+    let namespace = Namespace::new(url());
+    let queue = namespace.open();
+    let producer = namespace.connect().await;
+    let mut deliveries = queue.consume("prod", 10).await;
+    submit(&producer, "prod", "unroutable").await;
+    let delivery = next(&mut deliveries).await;
+
+    let channel = namespace.channel().await;
+    let results = namespace.topology.results_queue();
+    let exchange = namespace.topology.results_exchange();
+    let (all, none) = (short("#"), FieldTable::default());
+    let unbound = channel.queue_unbind(short(&results), short(&exchange), all.clone(), none);
+    unbound.await.expect("it was bound");
+    let rebind = async {
+        let told = trouble(&queue, "route nowhere").await;
+        assert!(told.contains("prod.SUCCESS"), "{told}");
+        let options = QueueBindOptions::default();
+        let none = FieldTable::default();
+        let bound = channel.queue_bind(short(&results), short(&exchange), all, options, none);
+        bound.await.expect("it is bound again");
+    };
+    let (finished, ()) = tokio::join!(finish(&queue, "prod", &delivery), rebind);
+    finished.expect("the lease was held all the time");
+    well(&queue).await;
+    queue.close().await;
+}
+
+#[test]
+fn definitions_name_everything() {
+    let topology = Topology::new("ns");
+    let definitions = definitions(&topology, &CONNECTIONS.map(str::to_owned));
+    let names = |of: &str, field: &str| -> Vec<String> {
+        let all = definitions[of].as_array().expect("a list");
+        all.iter()
+            .map(|one| one[field].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    assert_eq!(
+        names("queues", "name"),
+        [
+            "ns.results",
+            "ns.dead",
+            "ns.control",
+            "ns.requests.prod",
+            "ns.requests.lake"
+        ]
+    );
+    assert_eq!(
+        names("bindings", "routing_key"),
+        ["#", "", "", "prod", "lake"]
+    );
+    assert_eq!(
+        names("exchanges", "type"),
+        ["direct", "topic", "topic", "fanout", "fanout"]
+    );
+}
