@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::event::EVENT_TYPE;
 use crate::result::RESULT_TYPE;
 use crate::schema;
-use crate::topology::{DEAD_ERROR_HEADER, DEAD_REASON_HEADER, Topology};
+use crate::topology::{DEAD_CONNECTION_HEADER, DEAD_ERROR_HEADER, DEAD_REASON_HEADER, Topology};
 use crate::{EventType, Outcome};
 
 /// The version of AsyncAPI's AMQP bindings that the document uses.
@@ -115,17 +116,17 @@ fn operations() -> Value {
 
 fn messages() -> Value {
     let mut result = message("Result");
-    result["bindings"] = json!({ "amqp": {
-        "messageType": RESULT_TYPE, "bindingVersion": BINDING_VERSION,
-    }});
+    result["bindings"] = message_type(RESULT_TYPE);
     result["correlationId"] = json!({
         "location": "$message.header#/correlation_id",
         "description": "The request's correlation_id, or its id.",
     });
+    let mut event = message("Event");
+    event["bindings"] = message_type(EVENT_TYPE);
     json!({
         "request": message("Request"),
         "result": result,
-        "event": message("Event"),
+        "event": event,
         "cancel": message("Cancel"),
         "deadLetter": {
             "name": "DeadLetter",
@@ -137,6 +138,10 @@ fn messages() -> Value {
                 "properties": {
                     DEAD_REASON_HEADER: { "type": "string", "description": "Why, in one word." },
                     DEAD_ERROR_HEADER: { "type": "string", "description": "Why, in a sentence." },
+                    DEAD_CONNECTION_HEADER: {
+                        "type": "string",
+                        "description": "The connection whose queue it came from.",
+                    },
                 },
             },
         },
@@ -162,6 +167,11 @@ fn message(name: &str) -> Value {
         "contentType": "application/json",
         "payload": { "$ref": format!("#/components/schemas/{name}") },
     })
+}
+
+/// The property `type` of a message.
+fn message_type(name: &str) -> Value {
+    json!({ "amqp": { "messageType": name, "bindingVersion": BINDING_VERSION } })
 }
 
 #[cfg(test)]
