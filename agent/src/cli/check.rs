@@ -70,10 +70,7 @@ pub(crate) async fn run(args: &CheckArgs, loaded: &Loaded) -> Result<Exit, Probl
         .map(|(name, connection)| async move {
             Finding {
                 what: format!("connection {name}"),
-                found: engine(name, connection)
-                    .check()
-                    .await
-                    .map_err(|fault| advise(&fault)),
+                found: engine(name, connection).await,
             }
         });
     let (queue, engines) = tokio::join!(queue, join_all(engines));
@@ -133,10 +130,14 @@ async fn queue(settings: &Settings, connections: &[String]) -> Result<String, Qu
     }
 }
 
-fn engine(name: &str, connection: &Connection) -> Box<dyn Engine> {
-    match connection {
-        Connection::Databricks(settings) => Box::new(DatabricksEngine::new(name, settings)),
-    }
+async fn engine(name: &str, connection: &Connection) -> Result<String, (Exit, String)> {
+    let engine: Box<dyn Engine> = match connection {
+        Connection::Databricks(settings) => match DatabricksEngine::new(name, settings) {
+            Ok(engine) => Box::new(engine),
+            Err(error) => return Err((Exit::Configuration, error.to_string())),
+        },
+    };
+    engine.check().await.map_err(|fault| advise(&fault))
 }
 
 /// What went wrong, and what to do about it.

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-use sparkferry_shared::Topology;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::exit::Exit;
 use super::problem::Problem;
 use crate::config::{self, ConfigError, LogFormat, LogSettings, QueuePlace, Settings};
 use crate::observe::log;
@@ -112,13 +112,23 @@ pub(crate) fn no_such_connection(settings: &Settings, name: &str) -> String {
 
 /// Opens the producer's side of the queue.
 pub(crate) async fn producer(settings: &Settings) -> Result<Box<dyn Producer>, Problem> {
-    let topology: &Topology = &settings.topology;
-    Ok(match &settings.queue.place {
-        QueuePlace::Sqlite(path) => Box::new(SqliteProducer::open(path, topology).await?),
-        QueuePlace::Amqp(url) => {
-            Box::new(AmqpProducer::connect(url, topology, settings.queue.declare).await?)
+    let topology = settings.topology.clone();
+    match &settings.queue.place {
+        QueuePlace::Sqlite(path) => {
+            let path = path.clone();
+            // A database on a slow disk may take its time.
+            let opening =
+                tokio::task::spawn_blocking(move || SqliteProducer::open(&path, &topology));
+            match opening.await {
+                Ok(opened) => Ok(Box::new(opened?)),
+                Err(e) => Err(Problem::told(Exit::Unreachable, e.to_string())),
+            }
         }
-    })
+        QueuePlace::Amqp(url) => {
+            let producer = AmqpProducer::connect(url, &topology, settings.queue.declare).await?;
+            Ok(Box::new(producer))
+        }
+    }
 }
 
 /// Starts the log of a command that a person waits for: what goes wrong, and no more.

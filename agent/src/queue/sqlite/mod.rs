@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use rusqlite::params;
 use sparkferry_shared::decode::Unreadable;
 use sparkferry_shared::{Cancel, Event, Topology};
@@ -213,6 +214,9 @@ impl Queue for SqliteQueue {
         let ours = self.settle(vec![names(&delivery.lease)], what).await;
         ours.then_some(()).ok_or(LeaseLost)
     }
+
+    /// Never called: a request in a database names no queue for replies.
+    async fn reply(&self, _: &str, _: Option<&str>, _: Bytes) {}
 
     fn tell(&self, event: Event) {
         if self.events.try_send(event).is_err() {
