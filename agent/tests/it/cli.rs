@@ -1,5 +1,7 @@
 //! The program itself: what it prints, and what the shell sees.
 
+mod submit;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -93,7 +95,7 @@ impl Ran {
     }
 }
 
-/// The standard streams' reader is gone, or the process is ended with the test.
+/// A process that ends with its test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -172,52 +174,6 @@ fn a_queue_that_is_not_there_is_69_and_its_password_is_not_said() {
         .unwrap();
     let ran = Ran::of(ran).must(69, &["127.0.0.1:9"]);
     assert!(!ran.err.contains("hunter2"), "{ran:?}");
-}
-
-#[test]
-fn a_submitted_request_is_told_by_its_id() {
-    let place = Place::new();
-    let ran = place.run_with_input(&["submit", "-"], REQUEST).must(0, &[]);
-    assert_eq!(ran.out, "orders-1\n");
-
-    let two = format!("{{\"run_now\": {{\"job_id\": 1}}}}\n{REQUEST}\n");
-    let ran = place.run_with_input(&["submit", "-", "--json", "--connection", "test"], &two);
-    let ran = ran.must(0, &[]);
-    let told: Vec<Value> = ran
-        .out
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(told.len(), 2);
-    assert_eq!(told[0]["id"].as_str().unwrap().len(), 36);
-    assert_eq!(told[1]["id"], "orders-1");
-    assert_eq!(told[1]["connection"], "test");
-}
-
-#[test]
-fn a_wrong_request_is_65_and_nothing_of_its_batch_is_sent() {
-    let place = Place::new();
-    let input = format!("{REQUEST}\n{{\"id\": \"b\", \"run_now\": {{}}}}\n");
-    let ran = place.run_with_input(&["submit", "-"], &input).must(
-        65,
-        &[
-            "stdin: line 2: request b: run_now.job_id",
-            "nothing was submitted",
-        ],
-    );
-    assert!(ran.out.is_empty());
-    place
-        .run_with_input(&["submit", "-"], "hello")
-        .must(65, &["not JSON"]);
-    assert!(!place.folder.path().join("queue.db").exists());
-}
-
-#[test]
-fn waiting_ends_with_the_timeout_and_says_how_to_come_back() {
-    let place = Place::new();
-    let ran = place.run_with_input(&["submit", "-", "--wait", "--timeout", "0"], REQUEST);
-    let ran = ran.must(1, &["orders-1", "the runs go on", "nothing is run twice"]);
-    assert!(ran.out.is_empty());
 }
 
 #[test]
