@@ -2,11 +2,11 @@
 //!
 //! | shared by commands | |
 //! |---|---|
-//! | [`exit`] | the exit codes, from best to worst |
-//! | [`problem`] | why a command can't go on, with its exit code |
-//! | [`setup`] | settings, a producer, a signal to stop |
-//! | [`print`] | stdout and stderr |
-//! | [`story`] | an event as a line for people |
+//! | `exit` | the exit codes, from best to worst |
+//! | `problem` | why a command can't go on, with its exit code |
+//! | `setup` | settings, a producer, a signal to stop |
+//! | `print` | stdout and stderr |
+//! | `story` | an event as a line for people |
 
 mod cancel;
 mod check;

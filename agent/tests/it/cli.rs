@@ -1,5 +1,6 @@
 //! The program itself: what it prints, and what the shell sees.
 
+mod dead;
 mod submit;
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! `sparkferry submit`: a producer.
 //!
-//! [`input`] parts what was given, [`set`] changes it, [`batch`] checks it, [`wait`] sees it through
-//! with [`progress`], and [`table`] sums up.
+//! `input` parts what was given, `set` changes it, `batch` checks it, `wait` sees it through
+//! with `progress`, and `table` sums up.
 
 mod batch;
 mod input;

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use comfy_table::{Cell, Color};
+use comfy_table::{Cell, Color, ColumnConstraint, Table};
 use sparkferry_shared::{Outcome, RunResult};
 
 use crate::cli::exit::Exit;
 use crate::cli::{print, story};
+
+/// The column of links, from 0.
+const RUN_PAGE: usize = 4;
+/// Characters that the other columns need to be readable.
+const OTHER_COLUMNS: usize = 80;
 
 /// One row a result, in the order in which they are given.
 pub(super) fn table(results: &[&RunResult]) -> String {
@@ -21,7 +26,21 @@ pub(super) fn table(results: &[&RunResult]) -> String {
             Cell::new(result.error.as_ref().map(story::error).unwrap_or_default()),
         ]);
     }
+    keep_pages_whole(&mut table, results);
     table.trim_fmt()
+}
+
+/// Keeps links on one line, where the terminal leaves room for the other columns: a link that is
+/// broken can't be followed.
+fn keep_pages_whole(table: &mut Table, results: &[&RunResult]) {
+    let pages = results.iter().filter_map(|result| run_page(result));
+    let longest = pages.map(|page| page.len()).max().unwrap_or_default();
+    let room = usize::from(table.width().unwrap_or(u16::MAX));
+    if longest + OTHER_COLUMNS <= room
+        && let Some(column) = table.column_mut(RUN_PAGE)
+    {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
 }
 
 /// One line about a result.
