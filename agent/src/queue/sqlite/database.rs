@@ -1,6 +1,6 @@
 //! Opening the file: its tables, its version, and what else it might turn out to be.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -120,7 +120,7 @@ impl Database {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Unfit::Sqlite(error) => return Err(queue_error(path, &error)),
-                Unfit::Foreign(why) => return Err(refused(path, why)),
+                Unfit::Refused(why) => return Err(refused(path, why)),
             }
         }
         let file = identity(path).ok_or_else(|| refused(path, "it vanished while opened"))?;
@@ -154,12 +154,31 @@ impl Database {
     }
 }
 
-/// What SQLite itself would only call "unable to open database file".
-pub(super) fn check_place(path: &Path) -> Result<(), QueueError> {
-    let directory = match path.parent() {
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Whether the file could be made, seen without making it: whoever checks may be somebody else than
+/// the worker, who could then not write to it.
+pub(super) fn check_writable(path: &Path) -> Result<(), QueueError> {
+    let probe = directory(path).join(format!(".sparkferry-check-{}", std::process::id()));
+    File::create_new(&probe)
+        .and_then(|_made| fs::remove_file(&probe))
+        .map_err(|error| {
+            let directory = directory(path).display();
+            refused(
+                path,
+                format!("nothing can be written to the directory {directory}: {error}"),
+            )
+        })
+}
+
+/// What SQLite itself would only call "unable to open database file".
+pub(super) fn check_place(path: &Path) -> Result<(), QueueError> {
+    let directory = directory(path);
     if !directory.is_dir() {
         let why = format!(
             "the directory {} does not exist: make it, or change `queue.url`",
@@ -176,9 +195,10 @@ pub(super) fn check_place(path: &Path) -> Result<(), QueueError> {
     Ok(())
 }
 
+/// Why a file can't be the queue.
 enum Unfit {
     Sqlite(rusqlite::Error),
-    Foreign(String),
+    Refused(String),
 }
 
 impl From<rusqlite::Error> for Unfit {
@@ -191,12 +211,17 @@ impl From<rusqlite::Error> for Unfit {
 fn prepare(connection: &mut Connection) -> Result<(), Unfit> {
     connection.busy_handler(Some(wait_turn))?;
     connection.set_prepared_statement_cache_capacity(64);
+    if connection.is_readonly("main")? {
+        return Err(Unfit::Refused(
+            "it can only be read: the file must be writable for this user".into(),
+        ));
+    }
     let made = is_made(connection)?;
     let journal: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {
         row.get("journal_mode")
     })?;
     if journal != "wal" {
-        return Err(Unfit::Foreign(format!(
+        return Err(Unfit::Refused(format!(
             "its file system does not support SQLite's WAL (journal mode is {journal}): put it on a \
              local disk"
         )));
@@ -224,7 +249,7 @@ fn is_made(connection: &Connection) -> Result<bool, Unfit> {
     );
     if application == APPLICATION_ID {
         if version > VERSION {
-            return Err(Unfit::Foreign(format!(
+            return Err(Unfit::Refused(format!(
                 "it was made by a newer Sparkferry (tables of version {version}, this program \
                  knows {VERSION}): update this program"
             )));
@@ -233,7 +258,7 @@ fn is_made(connection: &Connection) -> Result<bool, Unfit> {
     }
     let tables = pragma("SELECT count(*) FROM sqlite_schema")?;
     if tables > 0 || application != 0 || version != 0 {
-        return Err(Unfit::Foreign(
+        return Err(Unfit::Refused(
             "this SQLite database belongs to another program: is `queue.url` the right path?"
                 .into(),
         ));

@@ -26,10 +26,14 @@ use crate::observe::metrics;
 use crate::queue::{Delivery, Health, Outgoing};
 
 /// How often it looks for what other processes wrote.
-pub(super) const LOOK: Duration = Duration::from_millis(25);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
-/// The most that one transaction holds of settlements, and of deliveries for one connection.
+/// The most settlements and events that one transaction holds.
 const MAX_BATCH: usize = 512;
+
+/// The most deliveries that one transaction takes for one connection: with bodies of 1 MiB, as much
+/// memory as a worker can spare for a moment.
+const MAX_TAKEN: usize = 128;
 
 /// The first and the longest wait before a failed round is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -93,7 +97,7 @@ impl Active {
     fn room(&self) -> usize {
         // What an ended session left unread takes room in the channel, too.
         let free = self.consumer.max_active_runs.saturating_sub(self.unsettled);
-        free.min(self.consumer.deliveries.capacity()).min(MAX_BATCH)
+        free.min(self.consumer.deliveries.capacity()).min(MAX_TAKEN)
     }
 }
 

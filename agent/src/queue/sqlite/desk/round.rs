@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Desk, FORGET, Held, MAX_BATCH, Session, What, Write};
+use super::{Desk, FORGET, Held, MAX_TAKEN, Session, What, Write};
 use crate::observe::metrics;
 use crate::queue::sqlite::database::Database;
 use crate::queue::sqlite::lease::{self, Pulse};
@@ -209,7 +209,7 @@ impl Desk {
         ) else {
             return;
         };
-        self.stale |= taken.len() == MAX_BATCH;
+        self.stale |= taken.len() == MAX_TAKEN;
         for Taken {
             seq,
             id,
