@@ -3,8 +3,8 @@
 use sparkferry_shared::Topology;
 
 use super::connect::{Broker, short};
+use super::declare::Declarer;
 use super::link::connection_name;
-use super::topology::Declarer;
 use crate::config::{QueueSettings, Secret};
 use crate::queue::QueueError;
 

@@ -70,10 +70,7 @@ impl Reader {
             let error = tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = live.dead.cancelled() => None,
-                read = self.read(&live) => match read {
-                    Ok(()) => None,
-                    Err(error) => Some(error),
-                },
+                read = self.read(&live) => read.err(),
             };
             if self.cancels.is_closed() {
                 return;
@@ -81,6 +78,8 @@ impl Reader {
             if let Some(error) = &error
                 && !live.dead.is_cancelled()
             {
+                // The stream may be another one now, in which our offset means nothing.
+                self.next_offset = None;
                 let why = self.context.broker.error(error).to_string();
                 if self.context.board.set("cancels", Some(why.clone())) {
                     tracing::warn!("cancels can't be read, trying again: {why}");

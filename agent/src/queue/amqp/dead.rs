@@ -87,15 +87,16 @@ async fn requeue(topology: &Topology, publisher: &Publisher, got: BasicGetMessag
         properties, data, ..
     } = got.delivery;
     let message = message::resurrected(topology, &connection, &properties, data);
-    let published = publisher.publish(message).await;
-    if published != Published::Confirmed {
+    let outcome = publisher.publish(message).await;
+    let gone = outcome == Published::Confirmed;
+    if !gone {
         tracing::warn!(
             connection,
-            ?published,
+            ?outcome,
             "a dead letter could not be requeued: it stays"
         );
     }
-    published == Published::Confirmed
+    gone
 }
 
 async fn next(channel: &Channel, topology: &Topology) -> lapin::Result<Option<BasicGetMessage>> {

@@ -7,19 +7,22 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::{Connection, Event};
 use tokio::sync::watch;
-use tokio::time::{interval, sleep};
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::board::Board;
 use super::connect::{Broker, Pace};
-use super::topology::Declarer;
+use super::declare::Declarer;
 use crate::observe::metrics;
 use crate::queue::QueueError;
 
 /// How often a connection is looked at: one that the broker closes in good order ends without an
 /// event.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long declaring everything may take: a cluster without a majority does not answer.
+const DECLARE_LIMIT: Duration = Duration::from_secs(30);
 
 /// What all connections of one queue or producer share.
 pub(super) struct Context {
@@ -162,18 +165,20 @@ impl Keeper {
     }
 
     async fn make(&self, first: Option<Connection>) -> Result<Arc<Live>, QueueError> {
-        let connection = match first {
-            Some(connection) => connection,
-            None => {
-                let name = connection_name(self.role);
-                self.context.broker.connect(&name).await?
-            }
-        };
         let context = &self.context;
-        context
-            .declarer
-            .ensure(&context.broker, &connection)
-            .await?;
+        let connection = if let Some(connection) = first {
+            connection
+        } else {
+            context.broker.connect(&connection_name(self.role)).await?
+        };
+        let ensuring = context.declarer.ensure(&context.broker, &connection);
+        let Ok(ensured) = timeout(DECLARE_LIMIT, ensuring).await else {
+            return Err(QueueError::Unreachable {
+                place: context.broker.place().to_owned(),
+                why: "it does not answer to declarations: has its cluster a majority?".into(),
+            });
+        };
+        ensured?;
         let dead = CancellationToken::new();
         Ok(Arc::new(Live {
             connection,

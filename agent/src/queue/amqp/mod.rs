@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`connect`] | the URL, one attempt to connect, errors in words, the pace of attempts |
 //! | [`link`] | a connection that is made again for as long as anybody needs it |
-//! | [`topology`] | exchanges and queues, declared or checked |
+//! | [`topology`], [`declare`] | exchanges and queues: as they should be, and declared or checked |
 //! | [`consume`] | deliveries, one task for each channel |
 //! | [`ack`] | settling deliveries: few frames for many acknowledgements |
 //! | [`publish`] | confirmed publishing, many messages at a time |
@@ -25,6 +25,7 @@ mod connect;
 mod consume;
 mod control;
 mod dead;
+mod declare;
 mod link;
 mod listen;
 mod message;
@@ -50,9 +51,9 @@ use tokio_util::task::TaskTracker;
 use self::ack::Slots;
 use self::connect::{Broker, Pace};
 use self::consume::{Outlet, Taker};
+use self::declare::Declarer;
 use self::link::{Context, Link};
 use self::publish::{Confirms, Message, Published, Publisher};
-use self::topology::Declarer;
 use super::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, QueueError};
 use crate::config::{QueueSettings, Secret};
 use crate::observe::metrics;
@@ -90,7 +91,7 @@ pub struct AmqpQueue {
 
 impl AmqpQueue {
     /// Opens the queue; it connects in the background. `connections` are those whose queues are
-    /// declared (or checked) whenever it connects.
+    /// declared (or checked) whenever it connects. To be called inside a tokio runtime.
     ///
     /// # Errors
     /// Where the URL can't be read.
@@ -132,43 +133,59 @@ impl AmqpQueue {
         &self,
         publisher: &Publisher,
         purpose: &str,
-        leases: impl Iterator<Item = &'a Lease> + Clone,
+        leases: impl Iterator<Item = &'a Lease>,
         message: impl Fn() -> Message,
     ) -> Result<(), LeaseLost> {
+        let mut troubled = None;
+        let ended = tokio::select! {
+            biased;
+            () = all_lost(leases) => Err(LeaseLost),
+            () = self.publish_until_taken(publisher, purpose, message, &mut troubled) => Ok(()),
+        };
+        if let Some(source) = troubled
+            && self.context.board.set(&source, None)
+            && ended.is_ok()
+        {
+            tracing::info!("{source}: taken again");
+        }
+        ended
+    }
+
+    /// `troubled` becomes the source of the trouble that this has put on the board, if any.
+    async fn publish_until_taken(
+        &self,
+        publisher: &Publisher,
+        purpose: &str,
+        message: impl Fn() -> Message,
+        troubled: &mut Option<String>,
+    ) {
         let mut pace = Pace::new();
         loop {
-            let published = tokio::select! {
-                biased;
-                () = all_lost(leases.clone()) => return Err(LeaseLost),
-                published = publisher.publish(message()) => published,
-            };
-            let trouble = match published {
-                Published::Confirmed => {
-                    if self.context.board.set(purpose, None) {
-                        tracing::info!("{purpose} are taken again");
-                    }
-                    return Ok(());
+            pace.begin();
+            let next = message();
+            let key = next.routing_key.clone();
+            let trouble = match publisher.publish(next).await {
+                Published::Confirmed => return,
+                Published::Returned => {
+                    "route nowhere: no queue is bound to their exchange for this key"
                 }
-                Published::Returned => Some(format!(
-                    "{purpose} route nowhere: no queue is bound to their exchange for {}",
-                    message().routing_key
-                )),
-                Published::Refused => Some(format!(
-                    "{purpose} are refused: a queue that is bound for them is full or has failed"
-                )),
-                // The publisher itself has told it.
-                Published::Unknown(_) => None,
+                Published::Refused => {
+                    "are refused: a queue that is bound for this key is full or has failed"
+                }
+                Published::Unknown(why) => {
+                    // The publisher itself tells people.
+                    tracing::debug!("{purpose} published again: {why}");
+                    sleep(pace.next_wait()).await;
+                    continue;
+                }
             };
-            if let Some(trouble) = trouble
-                && self.context.board.set(purpose, Some(trouble.clone()))
-            {
+            let source = format!("{purpose} ({key})");
+            let trouble = format!("{source} {trouble}");
+            if self.context.board.set(&source, Some(trouble.clone())) {
                 tracing::warn!("{trouble}; trying again");
             }
-            let wait = sleep(pace.next_wait());
-            tokio::select! {
-                () = all_lost(leases.clone()) => return Err(LeaseLost),
-                () = wait => {}
-            }
+            *troubled = Some(source);
+            sleep(pace.next_wait()).await;
         }
     }
 
@@ -310,11 +327,11 @@ impl Queue for AmqpQueue {
             self.closing.cancel();
             self.takers.close();
             self.takers.wait().await;
-            self.events.drained().await;
-            for live in [self.receiving.now(), self.publishing.now()]
-                .into_iter()
-                .flatten()
-            {
+            let (receiving, publishing) = (self.receiving.now(), self.publishing.now());
+            if publishing.is_some() {
+                self.events.flushed().await;
+            }
+            for live in [receiving, publishing].into_iter().flatten() {
                 if let Err(error) = live.connection.close(200, connect::short("closing")).await {
                     tracing::debug!("the connection had ended already: {error}");
                 }

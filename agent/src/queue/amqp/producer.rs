@@ -11,9 +11,9 @@ use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::connect::{Broker, Pace, short};
+use super::declare::Declarer;
 use super::link::{Context, Link, connection_name};
 use super::publish::{Confirms, Message, Published, Publisher};
-use super::topology::Declarer;
 use super::{dead, listen, message};
 use crate::config::Secret;
 use crate::queue::{DeadLetter, Listen, News, Producer, QueueError, SettleDead};
@@ -116,6 +116,7 @@ impl AmqpProducer {
     async fn send(&self, reply: bool, message: impl Fn(Option<&str>) -> Message) -> Published {
         let mut pace = Pace::new();
         loop {
+            pace.begin();
             let queue = if reply {
                 self.mine.reply_to().await
             } else {

@@ -52,9 +52,10 @@ pub(super) enum Published {
     Unknown(String),
 }
 
-struct Job {
-    message: Message,
-    done: Option<oneshot::Sender<Published>>,
+enum Job {
+    Send(Box<Message>, Option<oneshot::Sender<Published>>),
+    /// Tell once all before it is sent.
+    Flush(oneshot::Sender<()>),
 }
 
 /// A channel that publishes, made again whenever it ends.
@@ -94,11 +95,8 @@ impl Publisher {
     /// Publishes and waits for what becomes of it, through all the time that the broker is away.
     pub(super) async fn publish(&self, message: Message) -> Published {
         let (done, published) = oneshot::channel();
-        let job = Job {
-            message,
-            done: Some(done),
-        };
         let gone = || Published::Unknown("the channel ended".into());
+        let job = Job::Send(Box::new(message), Some(done));
         if self.jobs.send(job).await.is_err() {
             return gone();
         }
@@ -107,17 +105,17 @@ impl Publisher {
 
     /// Publishes, or doesn't: false where too many wait already.
     pub(super) fn try_publish(&self, message: Message) -> bool {
-        let job = Job {
-            message,
-            done: None,
-        };
-        self.jobs.try_send(job).is_ok()
+        self.jobs
+            .try_send(Job::Send(Box::new(message), None))
+            .is_ok()
     }
 
-    /// Returns once all that waited has been taken up.
-    pub(super) async fn drained(&self) {
-        // All of the room is free only when nothing waits.
-        drop(self.jobs.reserve_many(WAITING).await);
+    /// Returns once all that was given to it so far is sent, or can't be any more.
+    pub(super) async fn flushed(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.jobs.send(Job::Flush(done)).await.is_ok() {
+            let _ = flushed.await;
+        }
     }
 }
 
@@ -173,9 +171,10 @@ impl Desk {
 
     fn trouble(&self, why: Option<String>) {
         if self.context.board.set(self.purpose, why.clone()) {
-            match why {
-                Some(why) => tracing::warn!("publishing {} fails: {why}", self.purpose),
-                None => tracing::info!("publishing {} works again", self.purpose),
+            if let Some(why) = why {
+                tracing::warn!("publishing {} fails: {why}", self.purpose);
+            } else {
+                tracing::info!("publishing {} works again", self.purpose);
             }
         }
     }
@@ -189,7 +188,14 @@ impl Desk {
         };
         let mut under_way = FuturesUnordered::new();
         let mut returned = HashSet::new();
+        let mut flushes: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
+            if under_way.is_empty() {
+                for flush in flushes.drain(..) {
+                    // An error means that the asker has stopped waiting.
+                    let _ = flush.send(());
+                }
+            }
             tokio::select! {
                 outcomes = all_ready(&mut under_way), if !under_way.is_empty() => {
                     if let Some(error) = self.settle(outcomes, &mut returned) {
@@ -198,9 +204,12 @@ impl Desk {
                 }
                 job = jobs.recv(), if under_way.len() < UNDER_WAY => match job {
                     None => return None,
+                    Some(Job::Flush(done)) => flushes.push(done),
                     // Nobody waits for it any more: its lease is lost.
-                    Some(job) if job.done.as_ref().is_some_and(oneshot::Sender::is_closed) => {}
-                    Some(job) => under_way.push(self.send(&channel, job)),
+                    Some(Job::Send(_, Some(done))) if done.is_closed() => {}
+                    Some(Job::Send(message, done)) => {
+                        under_way.push(self.send(&channel, message, done));
+                    }
                 },
             }
         }
@@ -215,14 +224,18 @@ impl Desk {
         Ok(channel)
     }
 
-    fn send(&self, channel: &Channel, job: Job) -> impl Future<Output = Outcome> + use<> {
+    fn send(
+        &self,
+        channel: &Channel,
+        message: Box<Message>,
+        done: Option<oneshot::Sender<Published>>,
+    ) -> impl Future<Output = Outcome> + use<> {
         let options = BasicPublishOptions {
             mandatory: self.confirms == Confirms::Yes,
             immediate: false,
         };
         let channel = channel.clone();
         async move {
-            let Job { message, done } = job;
             let mark = message::mark(&message.properties);
             let sent = channel.basic_publish(
                 message.exchange,
@@ -295,9 +308,8 @@ async fn all_ready<F: Future>(under_way: &mut FuturesUnordered<F>) -> Vec<F::Out
         loop {
             match Pin::new(&mut *under_way).poll_next(cx) {
                 Poll::Ready(Some(outcome)) => outcomes.push(outcome),
-                Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending if outcomes.is_empty() => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(()),
+                Poll::Ready(None) | Poll::Pending => return Poll::Ready(()),
             }
         }
     })

@@ -28,7 +28,7 @@ use crate::queue::{Answer, Delivery, LeaseLost, Outgoing, Producer, Queue};
 
 /// How long a story waits for what must happen: a frozen broker is noticed in two heartbeats, and
 /// a machine that runs all stories at once is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The connections of every story.
 const CONNECTIONS: [&str; 2] = ["prod", "lake"];
 
@@ -61,7 +61,7 @@ impl Namespace {
     fn settings(&self) -> QueueSettings {
         QueueSettings {
             place: QueuePlace::Amqp(self.url.clone()),
-            hold_limit: Duration::from_secs(1200),
+            hold_limit: Duration::from_mins(20),
             declare: self.declare,
             max_message_bytes: 1024 * 1024,
         }
@@ -124,10 +124,10 @@ impl Namespace {
 
 /// Waits for what must happen.
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited in vain for {what}"),
-    }
+    let Ok(value) = timeout(PATIENCE, future).await else {
+        panic!("waited in vain for {what}");
+    };
+    value
 }
 
 /// Waits until the queue is well.

@@ -1,18 +1,8 @@
-//! The exchanges and queues of the contract on the broker: declared, or checked.
+//! The exchanges and queues of the contract, as they should be on the broker.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, Error, ErrorKind, ExchangeKind};
 use serde_json::{Value, json};
 use sparkferry_shared::Topology;
-
-use super::connect::{Broker, short};
-use crate::queue::QueueError;
 
 /// How often a request may be delivered before the broker itself makes it a dead letter: for
 /// practical purposes without end, since every hand-back and every worker that dies counts.
@@ -25,20 +15,26 @@ const CONTROL_MAX_AGE: &str = "1D";
 const CONTROL_SEGMENT_BYTES: i64 = 1024 * 1024;
 
 /// One exchange.
-struct Exchange {
-    name: String,
-    kind: &'static str,
+pub(super) struct Exchange {
+    /// Its name.
+    pub(super) name: String,
+    /// Its type.
+    pub(super) kind: &'static str,
 }
 
 /// One queue, with its one binding.
-struct Queue {
-    name: String,
+pub(super) struct Queue {
+    /// Its name.
+    pub(super) name: String,
     arguments: Vec<(&'static str, Value)>,
-    exchange: String,
-    routing_key: String,
+    /// The exchange that it is bound to.
+    pub(super) exchange: String,
+    /// The key that it is bound with.
+    pub(super) routing_key: String,
 }
 
-fn exchanges(topology: &Topology) -> Vec<Exchange> {
+/// All exchanges.
+pub(super) fn exchanges(topology: &Topology) -> Vec<Exchange> {
     [
         (topology.requests_exchange(), "direct"),
         (topology.results_exchange(), "topic"),
@@ -50,7 +46,8 @@ fn exchanges(topology: &Topology) -> Vec<Exchange> {
     .into()
 }
 
-fn requests(topology: &Topology, connection: &str) -> Queue {
+/// The queue of a connection's requests.
+pub(super) fn requests(topology: &Topology, connection: &str) -> Queue {
     Queue {
         name: topology.requests_queue(connection),
         arguments: vec![
@@ -66,7 +63,8 @@ fn requests(topology: &Topology, connection: &str) -> Queue {
     }
 }
 
-fn results(topology: &Topology) -> Queue {
+/// The queue with all results.
+pub(super) fn results(topology: &Topology) -> Queue {
     Queue {
         name: topology.results_queue(),
         arguments: vec![
@@ -78,7 +76,8 @@ fn results(topology: &Topology) -> Queue {
     }
 }
 
-fn dead(topology: &Topology) -> Queue {
+/// The queue with what can't be read.
+pub(super) fn dead(topology: &Topology) -> Queue {
     Queue {
         name: topology.dead_queue(),
         arguments: vec![
@@ -91,7 +90,8 @@ fn dead(topology: &Topology) -> Queue {
     }
 }
 
-fn control(topology: &Topology) -> Queue {
+/// The stream of cancels.
+pub(super) fn control(topology: &Topology) -> Queue {
     Queue {
         name: topology.control_queue(),
         arguments: vec![
@@ -151,236 +151,19 @@ pub fn definitions(topology: &Topology, connections: &[String]) -> Value {
     })
 }
 
-/// Sees to it that everything is there.
-pub(super) struct Declarer {
-    topology: Topology,
-    connections: Vec<String>,
-    declare: bool,
-    /// Queues and exchanges that the operator made otherwise: they are only looked for.
-    foreign: Mutex<HashSet<String>>,
-    no_streams: AtomicBool,
-}
-
-impl Declarer {
-    /// `declare` is false where the operator makes everything.
-    pub(super) fn new(topology: &Topology, connections: &[String], declare: bool) -> Self {
-        Self {
-            topology: topology.clone(),
-            connections: connections.to_vec(),
-            declare,
-            foreign: Mutex::default(),
-            no_streams: AtomicBool::new(false),
+impl Queue {
+    /// Its arguments, as AMQP has them.
+    pub(super) fn table(&self) -> FieldTable {
+        let mut table = FieldTable::default();
+        for (name, value) in &self.arguments {
+            let value = match value {
+                Value::Number(number) => {
+                    AMQPValue::LongLongInt(number.as_i64().unwrap_or_default())
+                }
+                value => AMQPValue::LongString(value.as_str().unwrap_or_default().into()),
+            };
+            table.insert((*name).into(), value);
         }
+        table
     }
-
-    /// The names.
-    pub(super) fn topology(&self) -> &Topology {
-        &self.topology
-    }
-
-    /// The broker is too old for streams.
-    pub(super) fn no_streams(&self) -> bool {
-        self.no_streams.load(Ordering::Relaxed)
-    }
-
-    /// Declares everything, or checks that it is there.
-    pub(super) async fn ensure(
-        &self,
-        broker: &Broker,
-        connection: &Connection,
-    ) -> Result<(), QueueError> {
-        let mut desk = Desk::new(self, broker, connection);
-        for exchange in exchanges(&self.topology) {
-            desk.exchange(&exchange).await?;
-        }
-        desk.queue(&results(&self.topology)).await?;
-        desk.queue(&dead(&self.topology)).await?;
-        desk.control(&control(&self.topology)).await?;
-        for name in &self.connections {
-            desk.queue(&requests(&self.topology, name)).await?;
-        }
-        Ok(())
-    }
-
-    /// The same for the queue of one connection.
-    pub(super) async fn ensure_requests(
-        &self,
-        broker: &Broker,
-        connection: &Connection,
-        name: &str,
-    ) -> Result<(), QueueError> {
-        let mut desk = Desk::new(self, broker, connection);
-        desk.queue(&requests(&self.topology, name)).await
-    }
-
-    fn is_foreign(&self, name: &str) -> bool {
-        self.foreign().contains(name)
-    }
-
-    fn leave_as_it_is(&self, name: &str, why: &str) {
-        if self.foreign().insert(name.to_owned()) {
-            tracing::warn!("{name}: not as Sparkferry declares it, used as it is: {why}");
-        }
-    }
-
-    fn foreign(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.foreign.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Declares one thing after the other. A refusal closes the channel, so that the next thing needs
-/// a new one.
-struct Desk<'a> {
-    declarer: &'a Declarer,
-    broker: &'a Broker,
-    connection: &'a Connection,
-    channel: Option<Channel>,
-}
-
-impl<'a> Desk<'a> {
-    fn new(declarer: &'a Declarer, broker: &'a Broker, connection: &'a Connection) -> Self {
-        Self {
-            declarer,
-            broker,
-            connection,
-            channel: None,
-        }
-    }
-
-    async fn channel(&mut self) -> Result<Channel, QueueError> {
-        match &self.channel {
-            Some(channel) if channel.status().connected() => Ok(channel.clone()),
-            _ => {
-                let made = self.connection.create_channel().await;
-                let channel = made.map_err(|error| self.broker.error(&error))?;
-                self.channel = Some(channel.clone());
-                Ok(channel)
-            }
-        }
-    }
-
-    fn only_looks_for(&self, name: &str) -> bool {
-        !self.declarer.declare || self.declarer.is_foreign(name)
-    }
-
-    async fn exchange(&mut self, exchange: &Exchange) -> Result<(), QueueError> {
-        let kind = match exchange.kind {
-            "direct" => ExchangeKind::Direct,
-            "topic" => ExchangeKind::Topic,
-            _ => ExchangeKind::Fanout,
-        };
-        let options = ExchangeDeclareOptions {
-            passive: self.only_looks_for(&exchange.name),
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        let channel = self.channel().await?;
-        let name = short(&exchange.name);
-        let declared = channel.exchange_declare(name, kind, options, FieldTable::default());
-        let declared = declared.await;
-        self.judge("exchange", &exchange.name, declared)
-    }
-
-    async fn queue(&mut self, queue: &Queue) -> Result<(), QueueError> {
-        let declared = self.declare(queue).await?;
-        self.judge("queue", &queue.name, declared)?;
-        self.bind(queue).await
-    }
-
-    /// The control queue: a broker that knows no streams has none, and that is no error.
-    async fn control(&mut self, queue: &Queue) -> Result<(), QueueError> {
-        if self.declarer.no_streams() {
-            return Ok(());
-        }
-        let declared = self.declare(queue).await?;
-        if let Err(error) = &declared
-            && soft(error) == Some(&AMQPSoftError::PRECONDITIONFAILED)
-            && error.to_string().contains("invalid arg")
-        {
-            self.declarer.no_streams.store(true, Ordering::Relaxed);
-            self.declarer.leave_as_it_is(
-                &queue.name,
-                "the broker knows no streams: cancels reach running workers only",
-            );
-            return Ok(());
-        }
-        self.judge("queue", &queue.name, declared)?;
-        self.bind(queue).await
-    }
-
-    async fn declare(&mut self, queue: &Queue) -> Result<lapin::Result<()>, QueueError> {
-        let options = QueueDeclareOptions {
-            passive: self.only_looks_for(&queue.name),
-            durable: true,
-            ..QueueDeclareOptions::default()
-        };
-        let channel = self.channel().await?;
-        let declared = channel
-            .queue_declare(short(&queue.name), options, table(&queue.arguments))
-            .await;
-        Ok(declared.map(drop))
-    }
-
-    async fn bind(&mut self, queue: &Queue) -> Result<(), QueueError> {
-        if !self.declarer.declare {
-            return Ok(());
-        }
-        let channel = self.channel().await?;
-        let bound = channel.queue_bind(
-            short(&queue.name),
-            short(&queue.exchange),
-            short(&queue.routing_key),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        bound.await.map_err(|error| self.broker.error(&error))
-    }
-
-    fn judge(&self, what: &str, name: &str, declared: lapin::Result<()>) -> Result<(), QueueError> {
-        let Err(error) = declared else {
-            return Ok(());
-        };
-        match soft(&error) {
-            Some(AMQPSoftError::PRECONDITIONFAILED)
-                if error.to_string().contains("inequivalent") =>
-            {
-                self.declarer.leave_as_it_is(name, &error.to_string());
-                Ok(())
-            }
-            // It was the operator's, and is gone: next time it is declared.
-            Some(AMQPSoftError::NOTFOUND) if self.declarer.foreign().remove(name) => {
-                Err(self.broker.error(&error))
-            }
-            Some(AMQPSoftError::NOTFOUND) => Err(QueueError::Refused {
-                place: self.broker.place().to_owned(),
-                why: format!(
-                    "the {what} `{name}` is not there: import what `sparkferry topology` prints, \
-                     or let the worker make it (queue.declare = true)"
-                ),
-            }),
-            _ => Err(self.broker.error(&error)),
-        }
-    }
-}
-
-fn soft(error: &Error) -> Option<&AMQPSoftError> {
-    match error.kind() {
-        ErrorKind::ProtocolError(amqp) => match amqp.kind() {
-            AMQPErrorKind::Soft(soft) => Some(soft),
-            AMQPErrorKind::Hard(_) => None,
-        },
-        _ => None,
-    }
-}
-
-fn table(arguments: &[(&'static str, Value)]) -> FieldTable {
-    let mut table = FieldTable::default();
-    for (name, value) in arguments {
-        let value = match value {
-            Value::Number(number) => AMQPValue::LongLongInt(number.as_i64().unwrap_or_default()),
-            value => AMQPValue::LongString(value.as_str().unwrap_or_default().into()),
-        };
-        table.insert((*name).into(), value);
-    }
-    table
 }

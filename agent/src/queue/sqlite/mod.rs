@@ -215,8 +215,8 @@ impl Queue for SqliteQueue {
         ours.then_some(()).ok_or(LeaseLost)
     }
 
-    /// Never called: a request in a database names no queue for replies.
-    async fn reply(&self, _: &str, _: Option<&str>, _: Bytes) {}
+    /// Nobody: producers on SQLite name no queue for replies.
+    async fn reply(&self, _reply_to: &str, _correlation_id: Option<&str>, _body: Bytes) {}
 
     fn tell(&self, event: Event) {
         if self.events.try_send(event).is_err() {
@@ -266,7 +266,6 @@ fn look(path: &Path, namespace: &str) -> Result<String, QueueError> {
     database::check_place(path)?;
     let place = trouble::place(path);
     if !path.exists() {
-        database::check_writable(path)?;
         return Ok(format!(
             "{place}: not there yet; the first `run` or `submit` makes it"
         ));

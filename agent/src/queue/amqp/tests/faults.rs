@@ -73,8 +73,12 @@ async fn submit_all(producer: &AmqpProducer, names: &[String]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_the_broker_stops_dies_and_throws_everybody_out() {
-    let (mut node, namespace) = a_node("").await;
+    let (node, namespace) = a_node("").await;
+    // Nobody is there at first.
+    let (node, ()) = on(node, BrokerNode::stop).await;
     let queue = namespace.open();
+    trouble(&queue, "is RabbitMQ running").await;
+    let (mut node, ()) = on(node, BrokerNode::start_again).await;
     well(&queue).await;
     let producer = namespace.connect().await;
     let mut news = producer

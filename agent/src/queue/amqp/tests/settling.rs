@@ -3,14 +3,18 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use lapin::BasicProperties;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::{Namespace, finish, next, short, soon, submit, url, well};
 use crate::queue::Queue;
 use crate::queue::amqp::message;
+use crate::queue::amqp::publish::{Message, Published};
 
 #[tokio::test]
 async fn a_result_looks_as_the_contract_says() {
@@ -158,4 +162,67 @@ async fn ten_thousand_are_handed_back_in_no_time() {
         assert!(names.insert(delivery.message_id));
     }
     heir.close().await;
+}
+
+/// lapin gives a returned message to whichever confirm comes next: ours must not be fooled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_is_told_from_what_arrived() {
+    let namespace = Namespace::new(url());
+    let queue = namespace.open();
+    well(&queue).await;
+    let channel = namespace.channel().await;
+    let (results, exchange) = (
+        short(&namespace.topology.results_queue()),
+        short(&namespace.topology.results_exchange()),
+    );
+    let none = FieldTable::default();
+    let unbound = channel.queue_unbind(results.clone(), exchange.clone(), short("#"), none);
+    unbound.await.expect("it was bound");
+    let options = QueueBindOptions::default();
+    let none = FieldTable::default();
+    let bound = channel.queue_bind(results, exchange.clone(), short("prod.#"), options, none);
+    bound.await.expect("it is bound");
+
+    let publishing = (0..3000).map(|n| {
+        let (queue, exchange) = (&queue, exchange.clone());
+        async move {
+            let (key, expected) = match n % 3 {
+                0 => ("lake.SUCCESS", Published::Returned),
+                _ => ("prod.SUCCESS", Published::Confirmed),
+            };
+            let properties = BasicProperties::default()
+                .with_delivery_mode(2)
+                .with_message_id(short(&format!("message-{n}")));
+            let message = Message {
+                exchange,
+                routing_key: short(key),
+                properties,
+                body: Bytes::from_static(b"{}"),
+            };
+            assert_eq!(queue.results.publish(message).await, expected, "{n}");
+        }
+    });
+    soon("all confirms", join_all(publishing)).await;
+    queue.close().await;
+}
+
+#[tokio::test]
+async fn who_sent_garbage_is_told() {
+    let namespace = Namespace::new(url());
+    let queue = namespace.open();
+    let channel = namespace.channel().await;
+    let options = QueueDeclareOptions::exclusive();
+    let replies = channel.queue_declare(short(""), options, FieldTable::default());
+    let replies = replies.await.expect("a queue for replies");
+    let name = replies.name().as_str();
+    let reply = queue.reply(name, Some("my order"), Bytes::from_static(b"no"));
+    soon("the reply", reply).await;
+    let nobody = queue.reply("no.such.queue", None, Bytes::from_static(b"no"));
+    soon("the reply that nobody gets", nobody).await;
+    let got = channel.basic_get(short(name), BasicGetOptions { no_ack: true });
+    let got = got.await.expect("a queue").expect("a reply");
+    assert_eq!(got.data, b"no");
+    let correlation = message::text(got.properties.correlation_id().as_ref());
+    assert_eq!(correlation.as_deref(), Some("my order"));
+    queue.close().await;
 }
