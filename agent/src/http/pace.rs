@@ -268,9 +268,9 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..8 {
             brake.throttled(Instant::now(), None);
-            let paused = Instant::now();
+            let before = Instant::now();
             pace.turn().await;
-            pauses.push(paused.elapsed().as_secs());
+            pauses.push(before.elapsed().as_secs());
         }
         assert_eq!(pauses[..3], [1, 2, 4]);
         assert!(
@@ -286,16 +286,16 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..9 {
             brake.unreachable(Instant::now());
-            let paused = Instant::now();
+            let before = Instant::now();
             pace.turn().await;
-            pauses.push(paused.elapsed().as_millis());
+            pauses.push(before.elapsed().as_millis());
         }
         assert_eq!(pauses[..4], [250, 500, 1000, 2000]);
         assert_eq!(pauses[7..], [16_000, 16_000]);
         brake.reached();
         brake.unreachable(Instant::now());
-        let paused = Instant::now();
+        let before = Instant::now();
         pace.turn().await;
-        assert_eq!(paused.elapsed().as_millis(), 250);
+        assert_eq!(before.elapsed().as_millis(), 250);
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Book {
     interval: (Duration, Duration),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entries {
     runs: HashMap<i64, Entry>,
     /// Looks that a page of runs/list can spare.
@@ -30,6 +30,20 @@ struct Entries {
     /// Looks by runs/get only: the run was not among the active ones, or is a repaired one.
     alone: BTreeSet<(Instant, i64)>,
     followings: u64,
+    /// How often a look was planned.
+    plans: u64,
+    sweep: Sweep,
+}
+
+/// The latest walk through all pages.
+#[derive(Debug)]
+struct Sweep {
+    /// Plans made before it began.
+    began: u64,
+    /// Looks due by then are worth taking on the way.
+    until: Instant,
+    /// How many of those are left.
+    left: usize,
 }
 
 /// A run that is followed. A few hundred bytes, whatever the run is.
@@ -45,6 +59,8 @@ struct Entry {
     began_ms: i64,
     /// When the next look is due; none while one is under way.
     due: Option<Instant>,
+    /// The number of the plan that decided so.
+    plan: u64,
     /// The run must be asked for alone.
     alone: bool,
     /// Looks in a row that found no such run.
@@ -116,7 +132,18 @@ pub(super) enum Miss<'a> {
 impl Book {
     pub(super) fn new(interval: (Duration, Duration)) -> Arc<Self> {
         Arc::new(Self {
-            entries: Mutex::default(),
+            entries: Mutex::new(Entries {
+                runs: HashMap::new(),
+                shared: BTreeSet::new(),
+                alone: BTreeSet::new(),
+                followings: 0,
+                plans: 0,
+                sweep: Sweep {
+                    began: 0,
+                    until: Instant::now(),
+                    left: 0,
+                },
+            }),
             sooner: Notify::new(),
             interval,
         })
@@ -151,6 +178,7 @@ impl Book {
             round: None,
             began_ms: now_ms,
             due: None,
+            plan: 0,
             alone: false,
             gone: 0,
             faults: 0,
@@ -220,8 +248,8 @@ impl Book {
         self.lock().runs.values().map(|e| e.began_ms).min()
     }
 
-    /// The cheapest next step: the look that is due first, or a sweep where more looks are due than
-    /// it takes pages.
+    /// The cheapest next step: the look that is due first, or a sweep where more looks are due now
+    /// and soon than it takes pages.
     pub(super) fn plan(&self, sweeping: Sweeping) -> Plan {
         let now = Instant::now();
         let mut entries = self.lock();
@@ -240,7 +268,8 @@ impl Book {
         if let (true, Sweeping::Possible { foreign_pages }) = (can_share, sweeping) {
             let pages = foreign_pages + entries.shared.len().div_ceil(RUNS_A_PAGE);
             // Counted no further than the answer needs.
-            if entries.due_by(now).take(pages + 1).count() > pages {
+            let soon = entries.due_by(now + self.horizon());
+            if soon.take(pages + 1).count() > pages {
                 return Plan::Sweep;
             }
         }
@@ -261,9 +290,29 @@ impl Book {
         }
     }
 
-    /// How many looks that a page could spare were due by this moment, counted up to `most`.
-    pub(super) fn left(&self, by: Instant, most: usize) -> usize {
-        self.lock().due_by(by).take(most).count()
+    /// Looks so far ahead are worth taking early if a page takes many of them together: else runs
+    /// whose looks are spread over time would always be asked for one by one.
+    fn horizon(&self) -> Duration {
+        let (min, max) = self.interval;
+        min.max(max / 4)
+    }
+
+    /// A walk through all pages begins. Says how many looks it can spare.
+    pub(super) fn sweep_begins(&self) -> usize {
+        let mut entries = self.lock();
+        let until = Instant::now() + self.horizon();
+        let left = entries.due_by(until).count();
+        entries.sweep = Sweep {
+            began: entries.plans,
+            until,
+            left,
+        };
+        left
+    }
+
+    /// How many of these looks are left.
+    pub(super) fn left(&self) -> usize {
+        self.lock().sweep.left
     }
 
     /// Pages that our own runs fill in runs/list.
@@ -271,18 +320,23 @@ impl Book {
         self.lock().shared.len().div_ceil(RUNS_A_PAGE)
     }
 
-    /// All pages were read from `began` on: who was due by then and was not among them has ended,
-    /// or is hidden, and is asked for alone.
-    pub(super) fn swept(&self, began: Instant) {
+    /// All pages were read: who was followed when that began and was not among them has ended, or
+    /// is hidden, and is asked for alone, now.
+    pub(super) fn swept(&self) {
         let mut entries = self.lock();
-        let absent: Vec<_> = entries.due_by(began).collect();
-        for (due, run_id) in absent {
-            entries.shared.remove(&(due, run_id));
+        let began = entries.sweep.began;
+        let untouched = |entry: &Entry| entry.due.is_some() && entry.plan <= began;
+        let absent: Vec<i64> = entries
+            .runs
+            .iter()
+            .filter(|(_, entry)| !entry.alone && untouched(entry))
+            .map(|(run_id, _)| *run_id)
+            .collect();
+        for run_id in absent {
             if let Some(entry) = entries.runs.get_mut(&run_id) {
                 entry.alone = true;
-                entry.due = Some(due);
-                entries.alone.insert((due, run_id));
             }
+            self.schedule(&mut entries, run_id, Duration::ZERO);
         }
     }
 
@@ -375,7 +429,9 @@ impl Entries {
         let Some(entry) = self.runs.get_mut(&run_id) else {
             return false;
         };
+        self.plans += 1;
         entry.due = Some(due);
+        entry.plan = self.plans;
         let alone = entry.alone;
         if alone {
             self.alone.insert((due, run_id))
@@ -388,8 +444,11 @@ impl Entries {
         if let Some(entry) = self.runs.get_mut(&run_id)
             && let Some(due) = entry.due.take()
         {
-            self.shared.remove(&(due, run_id));
             self.alone.remove(&(due, run_id));
+            let shared = self.shared.remove(&(due, run_id));
+            if shared && due <= self.sweep.until && entry.plan <= self.sweep.began {
+                self.sweep.left = self.sweep.left.saturating_sub(1);
+            }
         }
     }
 

@@ -31,7 +31,7 @@ const REPLY_BYTES: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an answer to "do our credentials work as such?" holds.
-const ADMITTED: Duration = Duration::from_secs(60);
+const ADMITTED: Duration = Duration::from_mins(1);
 
 /// One workspace.
 #[derive(Debug)]

@@ -25,6 +25,8 @@ mod repair;
 mod run;
 mod starts;
 mod state;
+#[cfg(test)]
+mod tests;
 mod text;
 mod watch;
 mod wire;

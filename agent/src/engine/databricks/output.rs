@@ -138,7 +138,7 @@ async fn of_task(client: &Client, task: &Task) -> Result<Entry, CallError> {
     let details = task.status.termination_details.as_ref();
     let result = task
         .state
-        .result_state
+        .result
         .as_ref()
         .or(details.and_then(|details| details.code.as_ref()));
     entry.insert("result_state".into(), json!(result));

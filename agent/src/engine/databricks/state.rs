@@ -17,9 +17,12 @@ use crate::engine::{Ended, Failure};
 /// The older description.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct State {
-    pub(super) life_cycle_state: Option<String>,
-    pub(super) result_state: Option<String>,
-    pub(super) state_message: Option<String>,
+    #[serde(rename = "life_cycle_state")]
+    pub(super) life_cycle: Option<String>,
+    #[serde(rename = "result_state")]
+    pub(super) result: Option<String>,
+    #[serde(rename = "state_message")]
+    pub(super) message: Option<String>,
 }
 
 /// The newer description.
@@ -91,7 +94,7 @@ pub(super) fn meaning(state: &State, status: &Status) -> Meaning {
         "TERMINATED" => Life::Ended,
         _ => Life::Unknown,
     });
-    let older = life(state.life_cycle_state.as_deref(), |word| match word {
+    let older = life(state.life_cycle.as_deref(), |word| match word {
         "BLOCKED" | "PENDING" | "QUEUED" | "RUNNING" | "TERMINATING" | "WAITING_FOR_RETRY" => {
             Life::Going
         }
@@ -103,7 +106,7 @@ pub(super) fn meaning(state: &State, status: &Status) -> Meaning {
         && newer != Life::Going
         && older != Life::Going;
     if !ended {
-        let word = known(&status.state).or(known(&state.life_cycle_state));
+        let word = known(status.state.as_ref()).or(known(state.life_cycle.as_ref()));
         return Meaning {
             phase: Phase::Going(word.unwrap_or_default().to_owned()),
             unknown: strange,
@@ -122,8 +125,8 @@ fn life(word: Option<&str>, read: impl Fn(&str) -> Life) -> Life {
 }
 
 /// A word that is there and says something.
-fn known(word: &Option<String>) -> Option<&str> {
-    word.as_deref().filter(|word| !word.is_empty())
+fn known(word: Option<&String>) -> Option<&str> {
+    word.map(String::as_str).filter(|word| !word.is_empty())
 }
 
 /// How an ended run ended, and whether a word about it is unknown.
@@ -131,8 +134,8 @@ fn verdict(state: &State, details: Option<&TerminationDetails>) -> (Verdict, boo
     let (newer, strange_code) = details.map_or((None, false), by_details);
     let (older, strange_result) = by_state(state);
     let verdict = match (newer, older) {
-        // Agreement, or one of them says nothing.
-        (Some(verdict), None) | (None, Some(verdict)) => verdict,
+        // Only one of them says anything.
+        (None, Some(verdict)) => verdict,
         // A green word against another one is a contradiction; the other one is believed.
         (Some(Success), Some(other)) => other,
         (Some(SuccessWithFailures), Some(other)) if other != Success => other,
@@ -140,7 +143,7 @@ fn verdict(state: &State, details: Option<&TerminationDetails>) -> (Verdict, boo
         (Some(Canceled), Some(TimedOut)) => TimedOut,
         // Nor for what kept a run from starting.
         (Some(Skipped), Some(reason @ (Canceled | Failed(_)))) => reason,
-        (Some(verdict), Some(_)) => verdict,
+        (Some(verdict), _) => verdict,
         // It ended and nobody says how.
         (None, None) => USER,
     };
@@ -155,7 +158,7 @@ fn by_details(details: &TerminationDetails) -> (Option<Verdict>, bool) {
         Some("CLOUD_FAILURE" | "INTERNAL_ERROR") => Some(INFRASTRUCTURE),
         _ => None,
     };
-    let Some(code) = known(&details.code) else {
+    let Some(code) = known(details.code.as_ref()) else {
         return (blame, false);
     };
     let verdict = match code {
@@ -194,11 +197,12 @@ fn by_details(details: &TerminationDetails) -> (Option<Verdict>, bool) {
 
 /// By the older description. `INTERNAL_ERROR` / `FAILED` is the trap: the work's own failure.
 fn by_state(state: &State) -> (Option<Verdict>, bool) {
-    let broken = state.life_cycle_state.as_deref() == Some("INTERNAL_ERROR");
-    let skipped = state.life_cycle_state.as_deref() == Some("SKIPPED");
-    let verdict = match known(&state.result_state) {
-        Some("SUCCESS") if broken => INFRASTRUCTURE,
-        Some("SUCCESS" | "DISABLED" | "EXCLUDED") if skipped => Skipped,
+    let broken = state.life_cycle.as_deref() == Some("INTERNAL_ERROR");
+    let skipped = state.life_cycle.as_deref() == Some("SKIPPED");
+    let verdict = match known(state.result.as_ref()) {
+        Some("SUCCESS") | None if broken => INFRASTRUCTURE,
+        Some("SUCCESS") | None if skipped => Skipped,
+        None => return (None, false),
         Some("SUCCESS") => Success,
         Some("SUCCESS_WITH_FAILURES") => SuccessWithFailures,
         Some("FAILED" | "UPSTREAM_FAILED") => USER,
@@ -207,9 +211,6 @@ fn by_state(state: &State) -> (Option<Verdict>, bool) {
         Some("MAXIMUM_CONCURRENT_RUNS_REACHED") => THROTTLED,
         Some("DISABLED" | "EXCLUDED") => Skipped,
         Some(_) => return (Some(USER), true),
-        None if broken => INFRASTRUCTURE,
-        None if skipped => Skipped,
-        None => return (None, false),
     };
     (Some(verdict), false)
 }
@@ -220,12 +221,12 @@ const MESSAGE_BYTES: usize = 2048;
 fn ending(verdict: Verdict, state: &State, status: &Status) -> Ended {
     let details = status.termination_details.as_ref();
     let code = details
-        .and_then(|details| known(&details.code))
-        .or(known(&state.result_state))
-        .or(known(&state.life_cycle_state));
+        .and_then(|details| known(details.code.as_ref()))
+        .or(known(state.result.as_ref()))
+        .or(known(state.life_cycle.as_ref()));
     let message = details
-        .and_then(|details| known(&details.message))
-        .or(known(&state.state_message))
+        .and_then(|details| known(details.message.as_ref()))
+        .or(known(state.message.as_ref()))
         .map(|message| text::head(message, MESSAGE_BYTES).to_owned());
     let failure = |class| {
         let message = message.unwrap_or_else(|| match code {

@@ -36,7 +36,7 @@ const RESULTS: [(&str, Verdict); 10] = [
     ("UPSTREAM_CANCELED", Canceled),
     ("UPSTREAM_FAILED", USER),
 ];
-/// Each code with the type CLIENT_ERROR (SUCCESS for the two that are one) and CLOUD_FAILURE.
+/// Each code with the type `CLIENT_ERROR` (`SUCCESS` for the two that are one) and `CLOUD_FAILURE`.
 const CODES: [(&str, Verdict, Verdict); 27] = [
     ("BREAKING_CHANGE", INFRASTRUCTURE, INFRASTRUCTURE),
     ("BUDGET_POLICY_LIMIT_EXCEEDED", REQUEST, REQUEST),
@@ -81,9 +81,9 @@ const CODES: [(&str, Verdict, Verdict); 27] = [
 
 fn state(life_cycle: &str, result: &str) -> State {
     State {
-        life_cycle_state: Some(life_cycle.to_owned()),
-        result_state: Some(result.to_owned()),
-        state_message: None,
+        life_cycle: Some(life_cycle.to_owned()),
+        result: Some(result.to_owned()),
+        message: None,
     }
 }
 
@@ -149,7 +149,7 @@ fn every_known_word_is_known() {
 #[test]
 fn the_trap_is_the_works_own_failure() {
     let trap = State {
-        state_message: Some(
+        message: Some(
             "Task main failed with message: Workload failed, see run output for details.".into(),
         ),
         ..state("INTERNAL_ERROR", "FAILED")
@@ -261,9 +261,9 @@ proptest! {
         detailed: bool,
     ) {
         let state = State {
-            life_cycle_state: life_cycle.clone(),
-            result_state: result.clone(),
-            state_message: None,
+            life_cycle: life_cycle.clone(),
+            result: result.clone(),
+            message: None,
         };
         let details = TerminationDetails { code: code.clone(), kind: kind.clone(), message: None };
         let status = Status {

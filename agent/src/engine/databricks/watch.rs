@@ -32,7 +32,7 @@ const REST: Duration = Duration::from_millis(100);
 /// At most 0.1 s × 2⁶, about 6 s, and then one call at a time.
 const REST_DOUBLINGS: u32 = 6;
 /// What others' runs fill in runs/list is measured again after so long, where a sweep was given up.
-const FOREIGN_KEPT: Duration = Duration::from_secs(10 * 60);
+const FOREIGN_KEPT: Duration = Duration::from_mins(10);
 /// Runs may begin so much earlier than we believe, by a clock that differs: they are still listed.
 const START_SLACK_MS: i64 = 60_000;
 /// Rest after a panic, so that one that comes back at once does not spin.
@@ -97,8 +97,7 @@ struct Watching<'a> {
 
 /// A walk through the pages of all active runs.
 struct Sweep {
-    began: Instant,
-    /// Looks that were due when it began: more pages than that are not worth it.
+    /// Looks that it can spare: more pages than that are not worth it.
     due: usize,
     pages: usize,
     query: Vec<(&'static str, String)>,
@@ -188,7 +187,6 @@ impl<'a> Watching<'a> {
     }
 
     fn new_sweep(&self) -> Sweep {
-        let began = Instant::now();
         let mut query = vec![
             ("active_only", "true".to_owned()),
             ("expand_tasks", "true".to_owned()),
@@ -199,8 +197,7 @@ impl<'a> Watching<'a> {
             query.push(("start_time_from", (oldest - START_SLACK_MS).to_string()));
         }
         Sweep {
-            began,
-            due: self.book.left(began, usize::MAX),
+            due: self.book.sweep_begins(),
             pages: 0,
             query,
         }
@@ -303,19 +300,18 @@ impl<'a> Watching<'a> {
             return;
         };
         sweep.pages += 1;
-        let (began, pages, due) = (sweep.began, sweep.pages, sweep.due);
+        let (pages, due) = (sweep.pages, sweep.due);
         let now = Instant::now();
         let own = self.book.own_pages();
         match page.next_page_token.filter(|token| !token.is_empty()) {
             None => {
                 self.foreign_pages = (pages.saturating_sub(own), now);
-                self.book.swept(began);
+                self.book.swept();
                 self.sweep = None;
             }
             Some(token) => {
                 let expected = (own + self.foreign_pages.0).saturating_sub(pages).max(1);
-                let left = self.book.left(began, expected + 1);
-                if left <= expected || pages >= due {
+                if self.book.left() <= expected || pages >= due {
                     // The rest costs less one by one.
                     let seen = (pages + 1).saturating_sub(own);
                     if seen > self.foreign_pages.0 {

@@ -56,6 +56,7 @@ pub(super) struct Runs {
 /// A run: one page of runs/get, or an entry of runs/list. Times are epoch milliseconds, 0 for what
 /// has not happened; durations are milliseconds.
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "Databricks' names")]
 pub(super) struct Run {
     pub(super) run_id: i64,
     #[serde(default, deserialize_with = "or_default")]
@@ -81,6 +82,7 @@ pub(super) struct Run {
 
 /// One attempt of a task.
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "Databricks' names")]
 pub(super) struct Task {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) task_key: Box<str>,
@@ -103,7 +105,7 @@ impl Task {
 
     /// It did not run, because of another task's ending.
     pub(super) fn follows_another(&self) -> bool {
-        let result = self.state.result_state.as_deref();
+        let result = self.state.result.as_deref();
         result.is_some_and(|result| result.starts_with("UPSTREAM_"))
     }
 }
