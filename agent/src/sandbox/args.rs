@@ -27,7 +27,7 @@ impl Args {
                 Err(error) => return Err(Refusal::malformed(&error.to_string())),
             }
         }
-        all.retain(|_, value| !value.is_null());
+        drop_nulls(&mut all);
         Ok(Self(all))
     }
 
@@ -78,6 +78,20 @@ impl Args {
     /// A list; anything else is absent.
     pub(super) fn list(&self, name: &str) -> Option<&[Value]> {
         self.get(name).and_then(Value::as_array).map(Vec::as_slice)
+    }
+}
+
+/// An explicit null is an absent field, however deep: some clients write every field they know.
+fn drop_nulls(fields: &mut Map<String, Value>) {
+    fields.retain(|_, value| !value.is_null());
+    fields.values_mut().for_each(drop_nulls_within);
+}
+
+fn drop_nulls_within(value: &mut Value) {
+    match value {
+        Value::Object(fields) => drop_nulls(fields),
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls_within),
+        _ => {}
     }
 }
 

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::{
     args::Args,
     choices::{Choices, Plan},
+    plans::Wanted,
     reply::{Answer, Refusal},
     run::Round,
-    starts::Wanted,
     state::State,
 };
 
@@ -41,7 +41,8 @@ impl State {
         Ok(json!({}))
     }
 
-    fn cancel(&mut self, place: usize, now: i64) {
+    /// Cancels a run by its position; without effect on one that has ended.
+    pub(super) fn cancel(&mut self, place: usize, now: i64) {
         let run = &mut self.runs[place];
         if run.ended(now).is_some() {
             return;
@@ -106,6 +107,7 @@ impl State {
         for task in tasks {
             self.add_attempt(place, task, plans[task].clone());
         }
+        self.active.insert(place);
         let run = &mut self.runs[place];
         if let Some(arguments) = args.get("python_params") {
             run.python_params = Some(arguments.clone());

@@ -177,6 +177,11 @@ impl State {
         json!({"clusters": all})
     }
 
+    /// `clusters/spark-versions`: the one that the examples name. Airflow's connection test asks.
+    pub(super) fn spark_versions() -> Value {
+        json!({"versions": [{"key": "15.4.x-scala2.12", "name": "15.4 LTS (Scala 2.12, Apache Spark 3.5.0)"}]})
+    }
+
     /// `clusters/start`: only of a terminated one.
     pub(super) fn start_cluster(&mut self, args: &Args, now: i64) -> Answer {
         let (id, cluster) = self.clusters.find(args)?;

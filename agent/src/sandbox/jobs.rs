@@ -56,17 +56,10 @@ impl Job {
         self.places() < usize::MAX
     }
 
-    /// Whether a new run would find no place.
-    pub(super) fn full(&self, runs: &[Run], now: i64) -> bool {
-        let places = self.places();
-        self.limited()
-            && (!self.waiting.is_empty()
-                || self
-                    .active
-                    .iter()
-                    .filter(|&&run| runs[run].ended(now).is_none())
-                    .count()
-                    >= places)
+    /// Whether a new run would find no place; to be asked when the queue has been settled.
+    pub(super) fn full(&mut self, runs: &[Run], now: i64) -> bool {
+        self.active.retain(|&run| runs[run].ended(now).is_none());
+        self.limited() && (!self.waiting.is_empty() || self.active.len() >= self.places())
     }
 
     /// Gives free places to queued runs; true while some still wait.
@@ -146,11 +139,14 @@ impl State {
         self.job(args).map(|(job_id, job)| job.show(job_id, true))
     }
 
-    /// `jobs/delete`.
-    pub(super) fn delete_job(&mut self, args: &Args) -> Answer {
+    /// `jobs/delete`: what is under way goes on; what is queued is cancelled.
+    pub(super) fn delete_job(&mut self, args: &Args, now: i64) -> Answer {
         let (job_id, _) = self.job(args)?;
-        self.jobs.remove(&job_id);
+        let waiting = self.jobs.remove(&job_id).map(|job| job.waiting);
         self.queues.remove(&job_id);
+        for place in waiting.into_iter().flatten() {
+            self.cancel(place, now);
+        }
         Ok(json!({}))
     }
 

@@ -17,8 +17,8 @@
 //! - `/api/2.0`, `/api/2.1` and `/api/2.2` alike: `jobs/` create, get, list, update, reset, delete,
 //!   run-now; `jobs/runs/` submit (`tasks[]`, or the older form of one task's fields at the top
 //!   level, whose task is called `main`), get, list, get-output, cancel, cancel-all, delete, repair.
-//! - `/api/2.0` and `/api/2.1`: `clusters/` create, get, start, list, delete, permanent-delete;
-//!   `libraries/` install, cluster-status; `preview/scim/v2/Me`.
+//! - `/api/2.0` and `/api/2.1`: `clusters/` create, get, start, list, delete, permanent-delete,
+//!   spark-versions; `libraries/` install, cluster-status; `preview/scim/v2/Me`.
 //! - `/.well-known/databricks-config`, `/oidc/.well-known/oauth-authorization-server` and
 //!   `/oidc/v1/token` (`client_credentials` with Basic or form fields, and token exchange; any
 //!   client and any subject token is taken).
@@ -107,6 +107,8 @@ mod ending;
 mod exec;
 mod jobs;
 mod line;
+mod plans;
+mod printed;
 mod reads;
 mod reply;
 mod routes;

@@ -33,10 +33,8 @@ impl State {
         };
         let mut shown = run.show(&self.host, now);
         self.put_tasks(run, from, &mut shown, now);
-        if let Some(history) = run.history(now) {
-            shown.insert("repair_history".into(), history);
-        } else if args.flag("include_history") {
-            shown.insert("repair_history".into(), json!([]));
+        if args.flag("include_history") || run.rounds.len() > 1 {
+            shown.insert("repair_history".into(), run.history(now));
         }
         Ok(shown.into())
     }
@@ -52,7 +50,7 @@ impl State {
 
     /// `jobs/runs/list`: newest first. A page token is a place in the list, so runs that come
     /// meanwhile move nothing.
-    pub(super) fn list_runs(&self, args: &Args, now: i64) -> Answer {
+    pub(super) fn list_runs(&mut self, args: &Args, now: i64) -> Answer {
         let (active, completed) = (args.flag("active_only"), args.flag("completed_only"));
         if active && completed {
             return Err(Refusal::invalid(
@@ -87,14 +85,19 @@ impl State {
                     .is_none_or(|run_type| run.run_type == run_type)
                 && from.is_none_or(|from| run.created >= from)
                 && to.is_none_or(|to| run.created <= to)
-                && !(active && run.ended(now).is_some())
                 && !(completed && run.ended(now).is_none())
         };
-        let mut found = self.runs[..before]
-            .iter()
-            .enumerate()
-            .rev()
-            .filter(|(_, run)| wanted(run));
+        // Newest first; those under way are few beside those that have ended.
+        let places: Box<dyn Iterator<Item = usize>> = if active {
+            let runs = &self.runs;
+            self.active
+                .retain(|&place| runs[place].ended(now).is_none());
+            Box::new(self.active.range(..before).rev().copied())
+        } else {
+            Box::new((0..before).rev())
+        };
+        let runs = places.map(|place| (place, &self.runs[place]));
+        let mut found = runs.filter(|(_, run)| wanted(run));
         let with_tasks = args.flag("expand_tasks");
         let page: Vec<(usize, &Run)> = found.by_ref().take(limit).collect();
         let mut answer = json!({"has_more": false});
@@ -110,8 +113,8 @@ impl State {
                 let more = shown.remove("next_page_token").is_some();
                 shown.insert("has_more".into(), more.into());
             }
-            if let Some(history) = run.history(now) {
-                shown.insert("repair_history".into(), history);
+            if run.rounds.len() > 1 {
+                shown.insert("repair_history".into(), run.history(now));
             }
             shown
         });

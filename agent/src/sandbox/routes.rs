@@ -24,7 +24,7 @@ use super::{
 const BODY_BYTES: usize = 10 * 1024 * 1024;
 
 /// The calls of the REST API without `/api/2.x/`, each with its method.
-const CALLS: [(&str, Method); 24] = [
+const CALLS: [(&str, Method); 25] = [
     ("jobs/run-now", Method::POST),
     ("jobs/runs/submit", Method::POST),
     ("jobs/runs/get", Method::GET),
@@ -44,6 +44,7 @@ const CALLS: [(&str, Method); 24] = [
     ("clusters/get", Method::GET),
     ("clusters/start", Method::POST),
     ("clusters/list", Method::GET),
+    ("clusters/spark-versions", Method::GET),
     ("clusters/delete", Method::POST),
     ("clusters/permanent-delete", Method::POST),
     ("libraries/install", Method::POST),
@@ -211,11 +212,12 @@ impl State {
             "jobs/list" => self.list_jobs(args),
             "jobs/update" => self.change_job(args, false),
             "jobs/reset" => self.change_job(args, true),
-            "jobs/delete" => self.delete_job(args),
+            "jobs/delete" => self.delete_job(args, now),
             "clusters/create" => self.create_cluster(args, now),
             "clusters/get" => self.get_cluster(args, now),
             "clusters/start" => self.start_cluster(args, now),
             "clusters/list" => Ok(self.list_clusters(now)),
+            "clusters/spark-versions" => Ok(Self::spark_versions()),
             "clusters/delete" => self.stop_cluster(args, now),
             "clusters/permanent-delete" => self.forget_cluster(args),
             "libraries/install" => self.install_libraries(args),

@@ -41,18 +41,13 @@ impl Schedule {
             attempts: vec![Times::default(); run.attempts.len()],
             rounds: Vec::with_capacity(run.rounds.len()),
         };
-        let mut latest: Vec<usize> = Vec::with_capacity(run.work.tasks.len());
+        // The first attempts are the first round's, one for each task.
+        let mut latest: Vec<usize> = (0..run.work.tasks.len()).collect();
         for (number, round) in run.rounds.iter().enumerate() {
-            if number == 0 {
-                latest.extend(0..run.work.tasks.len());
-            }
-            for (index, attempt) in run
-                .attempts
-                .iter()
-                .enumerate()
-                .filter(|(_, a)| a.round == number)
-            {
-                latest[attempt.task] = index;
+            for (index, attempt) in run.attempts.iter().enumerate() {
+                if attempt.round == number {
+                    latest[attempt.task] = index;
+                }
             }
             for &task in &run.work.order {
                 let index = latest[task];

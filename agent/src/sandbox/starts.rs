@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
 use super::{
-    args::{Args, plain},
+    args::{Args, plain, truthy},
     choices::{Choices, Plan},
     ending::Ending,
     jobs::Job,
+    plans::Wanted,
     reply::{Answer, Refusal},
-    rules::Subject,
     run::{Attempt, Process, Round, Run},
     schedule::Schedule,
     state::{Place, State},
@@ -43,8 +43,9 @@ impl State {
         let job_id = args.need_int("job_id")?;
         let job = self
             .jobs
-            .get(&job_id)
+            .get_mut(&job_id)
             .ok_or_else(|| Refusal::no_job(job_id))?;
+        let full = job.full(&self.runs, now);
         let work = match args.list("only").filter(|only| !only.is_empty()) {
             Some(only) => Arc::new(Work::read(&job.settings, Some(only))?),
             None => Arc::clone(&job.work),
@@ -62,11 +63,10 @@ impl State {
         run.overriding = (!overriding.is_empty()).then(|| overriding.into());
         run.job_parameters = job_parameters(job, args.get("job_parameters"));
         let declared = Choices::of_job_parameters(&job.settings);
-        let full = job.full(&self.runs, now);
         let queue = args.get("queue").or_else(|| job.settings.get("queue"));
         let queue = queue
             .and_then(|queue| queue.get("enabled"))
-            .is_some_and(super::args::truthy);
+            .is_some_and(truthy);
         let plans = self.plans(
             Wanted::of(&run, &run.choices, "jobs/run-now", &declared),
             now,
@@ -130,29 +130,6 @@ impl State {
         Ok(Some(run.run_id))
     }
 
-    /// The plan of each task for a new round of a run.
-    pub(super) fn plans(&mut self, wanted: Wanted, now: i64) -> Result<Vec<Plan>, Refusal> {
-        let mut chosen = self.rules.choices(wanted.call, &wanted.subject, now);
-        for (choices, own) in chosen.iter_mut().zip(&wanted.tasks) {
-            choices.overlay(own);
-        }
-        if !chosen
-            .iter()
-            .any(|choices| choices.get("outcomes").is_some())
-        {
-            return chosen.iter().map(|choices| choices.plan(0)).collect();
-        }
-        let named = chosen.iter().find_map(|choices| choices.get("work"));
-        let key = named.map_or(wanted.work, |work| format!("work:{work}"));
-        let nth = self.works.get(&key).copied().unwrap_or(0);
-        let plans = chosen
-            .iter()
-            .map(|choices| choices.plan(nth))
-            .collect::<Result<_, _>>()?;
-        self.works.insert(key, nth + 1);
-        Ok(plans)
-    }
-
     /// Books a new run.
     fn add(&mut self, mut run: Run, round: Round, plans: Vec<Plan>) -> i64 {
         let place = self.runs.len();
@@ -169,6 +146,7 @@ impl State {
         if let Some(token) = &run.token {
             self.runs_by_token.insert(token.clone(), place);
         }
+        self.active.insert(place);
         self.stats.started(run.token.as_deref());
         self.runs.push(run);
         for (task, plan) in plans.into_iter().enumerate() {
@@ -237,45 +215,6 @@ impl State {
             queues, jobs, runs, ..
         } = self;
         queues.retain(|job_id| jobs.get_mut(job_id).is_some_and(|job| job.admit(runs, now)));
-    }
-}
-
-/// What a new round of a run asks for.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    call: &'static str,
-    subject: Subject,
-    /// By task: what the job declares, then the task itself, then the request.
-    tasks: Vec<Choices>,
-    /// What counts as the same work for `outcomes`: the same job, or the same name of a one-time run.
-    work: String,
-}
-
-impl Wanted {
-    /// For a run, or a repair of it, whose request chose `request`.
-    pub(super) fn of(run: &Run, request: &Choices, call: &'static str, declared: &Choices) -> Self {
-        let tasks = &run.work.tasks;
-        Self {
-            call,
-            subject: Subject {
-                job_name: run.job_name.clone(),
-                run_name: Some(run.run_name.clone()),
-                task_keys: tasks.iter().map(|task| task.task_key.clone()).collect(),
-            },
-            tasks: tasks
-                .iter()
-                .map(|task| {
-                    let mut choices = declared.clone();
-                    choices.overlay(&task.choices);
-                    choices.overlay(request);
-                    choices
-                })
-                .collect(),
-            work: match run.run_type {
-                "JOB_RUN" => format!("job:{}", run.job_id),
-                _ => format!("name:{}", run.run_name),
-            },
-        }
     }
 }
 

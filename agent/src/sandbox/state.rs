@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) jobs: BTreeMap<i64, Job>,
     /// Runs in the order of their creation.
     pub(super) runs: Vec<Run>,
+    /// Positions of the runs that are not known to have ended; looked through when asked for.
+    pub(super) active: BTreeSet<usize>,
     /// Run ids and task run ids.
     pub(super) places: HashMap<i64, Place>,
     /// Idempotency tokens, of run-now and submit alike: the run's position.
@@ -69,6 +71,7 @@ impl State {
             stats: Stats::default(),
             jobs: BTreeMap::new(),
             runs: Vec::new(),
+            active: BTreeSet::new(),
             places: HashMap::new(),
             runs_by_token: HashMap::new(),
             works: HashMap::new(),

@@ -215,18 +215,17 @@ impl Run {
         shown
     }
 
-    /// `repair_history`: the first round and every repair; none if there was no repair.
-    pub(super) fn history(&self, now: i64) -> Option<Value> {
-        if self.rounds.len() < 2 {
-            return None;
-        }
+    /// `repair_history`: the first round and every repair; only a repair has an id.
+    pub(super) fn history(&self, now: i64) -> Value {
         let items = self.rounds.iter().enumerate().map(|(number, round)| {
             let ended = self.schedule.rounds[number]
                 .as_ref()
                 .map(|(end, _)| *end)
                 .filter(|end| *end <= now);
             let mut item = Map::new();
-            item.insert("id".into(), round.id.into());
+            if number > 0 {
+                item.insert("id".into(), round.id.into());
+            }
             item.insert(
                 "type".into(),
                 if number == 0 { "ORIGINAL" } else { "REPAIR" }.into(),
@@ -247,7 +246,7 @@ impl Run {
             self.round_phase(number, now).put(&mut item);
             item
         });
-        Some(items.collect())
+        items.collect()
     }
 }
 

@@ -151,7 +151,7 @@ def listing(w):
 
 def repair(w):
     run_id = w.jobs.submit(run_name=f"repaired {MARK}", tasks=[
-        task("good", duration_ms=10),
+        task("good", duration_ms=1500),
         task("bad", depends_on=["good"], duration_ms=10, outcomes="CLUSTER_ERROR,FAILED,SUCCESS"),
         task("after", depends_on=["bad"], duration_ms=10),
     ]).run_id
@@ -175,7 +175,7 @@ def repair(w):
 
 def clusters(w):
     created = w.clusters.create(spark_version="15.4.x-scala2.12", cluster_name=f"c {MARK}", num_workers=1,
-                                custom_tags={"sandbox.start_ms": "100"}, autotermination_minutes=10)
+                                custom_tags={"sandbox.start_ms": "1500"}, autotermination_minutes=10)
     refused(lambda: w.clusters.start(created.cluster_id), "is in unexpected state Pending.", kind=BadRequest)
     cluster = created.result(timeout=SHORT)
     assert cluster.state == compute.State.RUNNING

@@ -171,7 +171,7 @@ async fn clusters_start_stop_and_serve_runs() {
             "Cluster xyz does not exist".into()
         )
     );
-    let create = json!({"cluster_id": "c1", "spark_version": "15.4.x-scala2.12", "custom_tags": {"sandbox.start_ms": "200"}});
+    let create = json!({"cluster_id": "c1", "spark_version": "15.4.x-scala2.12", "custom_tags": {"sandbox.start_ms": "1000"}});
     workspace.post("/api/2.1/clusters/create", create).await;
     let state = async || {
         workspace.get("/api/2.1/clusters/get?cluster_id=c1").await["state"]
@@ -202,7 +202,7 @@ async fn clusters_start_stop_and_serve_runs() {
     let task = json!({"task_key": "main", "existing_cluster_id": "c1", "notebook_task": {"notebook_path": "/n"}});
     let run_id = workspace.submit(json!({"tasks": [task]})).await;
     assert_eq!(state().await, "PENDING");
-    assert_eq!(workspace.end(run_id).await["setup_duration"], 200);
+    assert_eq!(workspace.end(run_id).await["setup_duration"], 1000);
     assert_eq!(state().await, "RUNNING");
     workspace.stop().await;
 }

@@ -164,7 +164,7 @@ async fn statuses_come_with_bodies_and_retry_after() {
 #[tokio::test]
 async fn an_outage_passes_by_itself() {
     let workspace = Workspace::start().await;
-    workspace.rule(json!({"outage_seconds": 0.3})).await;
+    workspace.rule(json!({"outage_seconds": 0.5})).await;
     let mut refused = 0;
     loop {
         let (status, body) = workspace
@@ -277,5 +277,78 @@ async fn a_wrong_rule_is_refused_by_name() {
         .await;
     assert_eq!(status, 400);
     assert!(message.contains("`statu`"), "{message}");
+    workspace.stop().await;
+}
+
+#[tokio::test]
+async fn under_many_faulty_calls_every_token_still_makes_one_run() {
+    let workspace = Workspace::start().await;
+    workspace
+        .rule(json!([
+            {"call": "runs/submit", "lose_reply": true, "probability": 0.1, "seed": 1},
+            {"call": "runs/submit", "reset": true, "probability": 0.1, "seed": 2},
+            {"call": "runs/submit", "status": 503, "probability": 0.1, "seed": 3},
+            {"call": "runs/submit", "half_reply": true, "probability": 0.1, "seed": 4},
+        ]))
+        .await;
+    let persist = async |n: i32| {
+        let body = submit_under(&format!("k{n}"));
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let reply = workspace
+                .send(Method::POST, "/api/2.2/jobs/runs/submit", &body)
+                .await;
+            let Ok(reply) = reply else { continue };
+            let status = reply.status().as_u16();
+            let Ok(answer) = reply.json::<Value>().await else {
+                continue;
+            };
+            if status == 200 {
+                return (answer["run_id"].as_i64().unwrap(), tries);
+            }
+        }
+    };
+    let done = futures_util::future::join_all((0..200).map(persist)).await;
+    let ids: std::collections::BTreeSet<i64> = done.iter().map(|(run_id, _)| *run_id).collect();
+    let tries: i64 = done.iter().map(|(_, tries)| *tries).sum();
+    assert_eq!(ids.len(), 200);
+    assert!(tries > 200, "{tries}");
+    let books = workspace.stats().await;
+    assert_eq!(books["runs_started"], 200);
+    let by_token = books["runs_by_token"].as_object().unwrap();
+    assert!(
+        by_token.len() == 200 && by_token.values().all(|runs| runs == 1),
+        "{by_token:?}"
+    );
+    let calls = &books["calls"]["jobs/runs/submit"];
+    assert_eq!(calls["total"], tries);
+    let answered: i64 = calls["by_status"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|n| n.as_i64().unwrap())
+        .sum();
+    assert_eq!(answered + calls["cut"].as_i64().unwrap(), tries);
+    assert_eq!(calls["by_status"]["200"], 200);
+    workspace.post("/sandbox/reset", json!({})).await;
+    let books = workspace.stats().await;
+    assert_eq!(
+        (
+            &books["runs_started"],
+            &books["calls"],
+            &books["runs_by_outcome"]
+        ),
+        (&0.into(), &json!({}), &json!({}))
+    );
+    assert_eq!(
+        workspace
+            .get("/sandbox/runs")
+            .await
+            .as_array()
+            .unwrap()
+            .len(),
+        200
+    );
     workspace.stop().await;
 }

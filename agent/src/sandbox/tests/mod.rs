@@ -3,6 +3,7 @@
 mod access;
 mod exec;
 mod faults;
+mod rounds;
 mod runs;
 mod tokens;
 
@@ -104,19 +105,14 @@ impl Workspace {
             .await
     }
 
-    /// Polls a run until its life-cycle state is one of those wanted.
-    async fn until(&self, run_id: i64, wanted: &[&str]) -> Value {
+    /// Polls a run until it has ended.
+    async fn end(&self, run_id: i64) -> Value {
         loop {
             let run = self.run(run_id).await;
-            if wanted.contains(&run["state"]["life_cycle_state"].as_str().unwrap()) {
+            if run["status"]["state"] == "TERMINATED" {
                 return run;
             }
         }
-    }
-
-    async fn end(&self, run_id: i64) -> Value {
-        self.until(run_id, &["TERMINATED", "INTERNAL_ERROR", "SKIPPED"])
-            .await
     }
 
     async fn output(&self, run: &Value, task: usize) -> Value {
