@@ -266,6 +266,7 @@ fn look(path: &Path, namespace: &str) -> Result<String, QueueError> {
     database::check_place(path)?;
     let place = trouble::place(path);
     if !path.exists() {
+        database::check_writable(path)?;
         return Ok(format!(
             "{place}: not there yet; the first `run` or `submit` makes it"
         ));
