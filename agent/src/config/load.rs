@@ -13,6 +13,9 @@ pub const DEFAULT_FILES: [&str; 2] = ["config/agent.toml", "/etc/sparkferry/agen
 
 const PREFIX: &str = "SPARKFERRY";
 
+/// How the names of variables that are settings begin.
+pub const VARIABLE_PREFIX: &str = "SPARKFERRY__";
+
 /// Reads and checks the settings.
 ///
 /// `file` must be there if given; else the first of [`DEFAULT_FILES`] that is, if any. `variables`
@@ -50,7 +53,8 @@ pub fn load(
     check::check(file, variables)
 }
 
-fn default_file() -> Option<PathBuf> {
+/// The first of [`DEFAULT_FILES`] that is there.
+pub fn default_file() -> Option<PathBuf> {
     DEFAULT_FILES
         .map(PathBuf::from)
         .into_iter()
@@ -60,15 +64,14 @@ fn default_file() -> Option<PathBuf> {
 /// The variables that are settings. One that begins like a setting but is spelt with a single
 /// underscore would be overlooked in silence, so it is refused.
 fn ours(variables: &HashMap<String, String>) -> Result<HashMap<String, String>, ConfigError> {
-    let double = format!("{PREFIX}__");
     let single = format!("{PREFIX}_");
     let mut ours = HashMap::new();
     for (name, value) in variables {
-        if name.starts_with(&double) {
+        if name.starts_with(VARIABLE_PREFIX) {
             ours.insert(name.clone(), value.clone());
         } else if name.starts_with(&single) && !service_link(name) {
             return Err(ConfigError::Shape(format!(
-                "the variable {name} is no setting: sections are parted by two underscores, as in {double}QUEUE__URL"
+                "the variable {name} is no setting: sections are parted by two underscores, as in {VARIABLE_PREFIX}QUEUE__URL"
             )));
         }
     }

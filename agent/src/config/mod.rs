@@ -20,7 +20,7 @@ use std::time::Duration;
 use sparkferry_shared::Topology;
 use url::Url;
 
-pub use load::{DEFAULT_FILES, load};
+pub use load::{DEFAULT_FILES, VARIABLE_PREFIX, default_file, load};
 pub use secret::{Secret, SecretError, SecretSource};
 
 /// All settings, checked.

@@ -2,3 +2,4 @@
 
 mod arrows;
 mod asyncapi;
+mod cli;
