@@ -10,8 +10,7 @@ use super::print;
 use super::problem::Problem;
 use super::setup::Loaded;
 use crate::config::{Connection, QueuePlace, Settings};
-use crate::engine::databricks::DatabricksEngine;
-use crate::engine::{Engine, Fault};
+use crate::engine::{Fault, table};
 use crate::queue::{QueueError, amqp, sqlite};
 
 /// Reads the configuration, reaches the queue and every connection, and says for each what was
@@ -131,12 +130,8 @@ async fn queue(settings: &Settings, connections: &[String]) -> Result<String, Qu
 }
 
 async fn engine(name: &str, connection: &Connection) -> Result<String, (Exit, String)> {
-    let engine: Box<dyn Engine> = match connection {
-        Connection::Databricks(settings) => match DatabricksEngine::new(name, settings) {
-            Ok(engine) => Box::new(engine),
-            Err(error) => return Err((Exit::Configuration, error.to_string())),
-        },
-    };
+    let engine =
+        table::open(name, connection).map_err(|error| (Exit::Configuration, error.to_string()))?;
     engine.check().await.map_err(|fault| advise(&fault))
 }
 

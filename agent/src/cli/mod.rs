@@ -15,6 +15,7 @@ mod dead;
 mod exit;
 mod print;
 mod problem;
+mod run;
 mod sandbox;
 mod schema;
 mod setup;
@@ -56,6 +57,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The worker: take requests off the queue, have them run, carry the results back
+    Run(run::RunArgs),
     /// Read the configuration, reach the queue and every connection, say what is wrong
     Check(check::CheckArgs),
     /// Put requests into the queue; with --wait, see them through
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Exit, Problem> {
     let load = || setup::load(cli.config.as_deref());
     match cli.command {
+        Command::Run(args) => on_runtime(run::run(&args, load()?)),
         Command::Check(args) => waited_for(check::run(&args, &load()?)),
         Command::Submit(args) => waited_for(submit::run(&args, &load()?)),
         Command::Cancel(args) => waited_for(cancel::run(args, &load()?)),

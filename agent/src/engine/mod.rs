@@ -12,6 +12,7 @@
 pub mod conformance;
 pub mod databricks;
 pub mod fake;
+pub mod table;
 
 use std::fmt;
 use std::time::Duration;

@@ -20,6 +20,25 @@
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Seconds: from what a local engine needs to a run of a day.
+const DURATION_BUCKETS: [f64; 12] = [
+    0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0,
+];
+/// Seconds: from a broker beside us to one in trouble.
+const CONFIRM_BUCKETS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
+
+/// Begins to count, once for the process. The handle renders what was counted, as Prometheus reads
+/// it. To be called within a tokio runtime.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let duration = Matcher::Full("sparkferry_request_duration_seconds".to_owned());
+    let confirm = Matcher::Full("sparkferry_publish_confirm_seconds".to_owned());
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(duration, &DURATION_BUCKETS)?
+        .set_buckets_for_metric(confirm, &CONFIRM_BUCKETS)?
+        .install_recorder()
+}
 
 /// A delivery arrived.
 pub fn request_received(connection: &str, seen_before: bool) {

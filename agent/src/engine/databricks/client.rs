@@ -55,6 +55,8 @@ pub(super) struct Client {
     pub(super) clock: Clock,
     /// When our credentials were last seen to work as such, or not.
     admitted: Mutex<Option<(bool, Instant)>>,
+    /// What went wrong with the last call, if the workspace is to blame or out of reach.
+    trouble: Mutex<Option<String>>,
 }
 
 /// The client can't be made.
@@ -118,7 +120,22 @@ impl Client {
             brake,
             clock: Clock::default(),
             admitted: Mutex::new(None),
+            trouble: Mutex::new(None),
         })
+    }
+
+    /// Waits until one more run may be started.
+    pub(super) async fn permit(&self) {
+        self.starting.turn().await;
+    }
+
+    /// What is wrong with the workspace, as the last call tells.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.lock_trouble().clone()
+    }
+
+    fn lock_trouble(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection's name, for metrics.
@@ -170,8 +187,9 @@ impl Client {
             _ => None,
         };
         match call {
-            Call::RunNow | Call::Submit | Call::Repair => self.starting.turn().await,
-            Call::Me => {}
+            Call::Repair => self.starting.turn().await,
+            // A start has its permit already (`Client::permit`).
+            Call::RunNow | Call::Submit | Call::Me => {}
             _ => self.asking.turn().await,
         }
         let token = self.token(call).await?;
@@ -252,6 +270,21 @@ impl Client {
     ) -> Result<Bytes, (CallError, Option<u16>)> {
         let sent_at = Instant::now();
         let result = self.send(call, sent, token).await;
+        *self.lock_trouble() = match &result {
+            Ok((401, ..)) => Some(format!("{} does not accept our credentials", self.host)),
+            Ok((status @ 500.., ..)) => Some(format!("{} answers {status}", self.place(call))),
+            Err((_, Some(_))) => Some(format!("{} answers half", self.place(call))),
+            Ok(_) => None,
+            Err((error, None)) => Some(format!(
+                "{} can't be reached: {}",
+                self.host,
+                if error.is_timeout() {
+                    "no answer in time"
+                } else {
+                    "the connection failed"
+                }
+            )),
+        };
         let status = match &result {
             Ok((status, ..)) | Err((_, Some(status))) => Some(*status),
             Err((_, None)) => None,

@@ -102,6 +102,14 @@ impl DatabricksEngine {
 
 #[async_trait]
 impl Engine for DatabricksEngine {
+    async fn permit(&self) {
+        self.workspace.client.permit().await;
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.workspace.client.trouble()
+    }
+
     async fn attach_or_start(&self, start: &Start<'_>) -> Result<Attached, Fault> {
         let Workspace { client, names, .. } = &*self.workspace;
         let at_ms = client.clock.now_ms();
