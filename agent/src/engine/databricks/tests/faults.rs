@@ -66,6 +66,7 @@ async fn too_many_calls_slow_the_whole_connection_down() {
     assert_eq!(retry_after, Some(Duration::from_secs(1)));
     let looks = ground.calls("jobs/runs/get").await;
     // The next start waits for as long as the workspace asked, and so does the watch.
+    engine.permit().await;
     other.attach(&engine, 1, false).await;
     let waited = told.elapsed();
     assert!(waited >= Duration::from_millis(990), "{waited:?}");
