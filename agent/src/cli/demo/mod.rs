@@ -5,7 +5,7 @@
 mod cases;
 mod stage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::Stdio;
@@ -25,6 +25,8 @@ use crate::queue::{Listen, News, Producer};
 
 /// How long it may take until every result is there.
 const LIMIT: Duration = Duration::from_secs(55);
+/// How long the next event may take once every result is there.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 /// Shows it all in under a minute: a queue, a worker, a stand-in for Databricks, a few requests.
 ///
@@ -106,15 +108,26 @@ async fn see_through(
     }
     let mut results = BTreeMap::new();
     let mut asked_to_cancel = false;
-    while results.len() < cases.len() {
-        let Ok(next) = tokio::time::timeout_at(deadline, news.recv()).await else {
+    let mut finished = BTreeSet::new();
+    while results.len() < cases.len() || finished.len() < cases.len() {
+        // Results come for certain and events at best: with all results there, the last events
+        // are not waited for long.
+        let until = if results.len() < cases.len() {
+            deadline
+        } else {
+            deadline.min(Instant::now() + LAST_EVENTS)
+        };
+        let Ok(next) = tokio::time::timeout_at(until, news.recv()).await else {
             break;
         };
         match next {
             Some(News::Event(event)) => {
                 print::line(&shown(&event, coloured))?;
+                if event.event_type == EventType::Finished {
+                    finished.insert(event.id.clone());
+                }
                 if event.id.as_str() == cases::CANCELLED
-                    && event.details.run_id.is_some()
+                    && event.event_type == EventType::StateChanged
                     && !asked_to_cancel
                 {
                     asked_to_cancel = true;
