@@ -13,13 +13,13 @@ use crate::engine::{Change, Ended, Fault, Run, State};
 
 /// A run that is late is cancelled and its ending awaited for so long; then TIMEDOUT is published
 /// all the same, saying that the ending was not seen.
-const ENDING_GRACE: Duration = Duration::from_secs(300);
+const ENDING_GRACE: Duration = Duration::from_mins(5);
 
 /// The same where the cancel itself can't be delivered.
 const CANCEL_GRACE: Duration = Duration::from_secs(30);
 
 /// A cancel that the engine accepted without effect is sent again after so long.
-const CANCEL_AGAIN: Duration = Duration::from_secs(60);
+const CANCEL_AGAIN: Duration = Duration::from_mins(1);
 
 /// Why a run is to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]

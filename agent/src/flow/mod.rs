@@ -109,12 +109,12 @@ impl Flow<'_> {
                             number += 1;
                             continue;
                         }
-                        Next::Stop(stop) => return past.stopped(stop, error),
+                        Next::Stop(stop) => return past.stopped(&stop, error),
                         Next::No => return past.ending(Outcome::Lost, Some(error)),
                     }
                 }
                 Found::Refused(error) => return past.refused(error),
-                Found::Stopped { stop, fault } => return past.unstarted(stop, fault),
+                Found::Stopped { stop, fault } => return past.unstarted(&stop, fault.as_ref()),
             };
             self.tell_begun(number, adopted, &*run);
             if !self.request.wait {
@@ -140,7 +140,7 @@ impl Flow<'_> {
                         number += 1;
                         continue;
                     }
-                    Next::Stop(stop) => return past.stopped(stop, failure.clone()),
+                    Next::Stop(stop) => return past.stopped(&stop, failure.clone()),
                     Next::No => {}
                 }
             }
@@ -209,14 +209,14 @@ impl Flow<'_> {
         };
         let unavailable = |fault: &Fault| Some(json!({ "unavailable": fault.to_string() }));
         let mut backoff = persist::backoff();
-        let mut tried = 0;
+        let mut failures = 0;
         loop {
             match run.output(self.max_output_bytes).await {
                 Ok(output) => return output,
                 Err(fault @ Fault::Passing { .. }) => {
-                    tried += 1;
+                    failures += 1;
                     let late = self.request.deadline.is_some_and(|d| self.host.now() >= d);
-                    if tried >= tries || late {
+                    if failures >= tries || late {
                         return unavailable(&fault);
                     }
                     tokio::time::sleep(persist::pause(&mut backoff, &fault)).await;
@@ -352,7 +352,7 @@ impl Past {
     }
 
     /// Stopped after a failed attempt, before the next one.
-    fn stopped(self, stop: Stop, last: RunError) -> Ending {
+    fn stopped(self, stop: &Stop, last: RunError) -> Ending {
         let mut error = stop.to_error();
         error.message = format!("{}; the last attempt: {}", error.message, last.message);
         error.trace = last.trace;
@@ -361,7 +361,7 @@ impl Past {
     }
 
     /// Stopped while an attempt was to be started.
-    fn unstarted(self, stop: Stop, fault: Option<Fault>) -> Ending {
+    fn unstarted(self, stop: &Stop, fault: Option<&Fault>) -> Ending {
         let mut error = stop.to_error();
         if let Some(fault) = fault {
             error.message = format!("{}; the engine: {fault}", error.message);

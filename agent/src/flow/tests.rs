@@ -87,7 +87,7 @@ struct Story {
 }
 
 impl Story {
-    fn new(fields: Value) -> Self {
+    fn new(fields: &Value) -> Self {
         let mut body = json!({ "id": "x", "run_now": { "job_id": 1, "fake": {} } });
         for (name, value) in fields.as_object().unwrap() {
             match name.as_str() {
@@ -143,7 +143,7 @@ fn passing(perhaps_done: bool) -> Trouble {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_succeeds_and_its_output_comes_back() {
-    let story = Story::new(json!({ "fake": { "duration_ms": 500, "output": { "rows": 3 } } }));
+    let story = Story::new(&json!({ "fake": { "duration_ms": 500, "output": { "rows": 3 } } }));
     let (ending, told) = story.told().await;
     assert_eq!(ending.outcome, Outcome::Success);
     assert_eq!(ending.output, Some(json!({ "rows": 3 })));
@@ -156,7 +156,7 @@ async fn a_run_succeeds_and_its_output_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn an_infrastructure_failure_earns_another_attempt_after_its_wait() {
-    let story = Story::new(json!({ "fake": { "endings": ["infrastructure", "success"] } }));
+    let story = Story::new(&json!({ "fake": { "endings": ["infrastructure", "success"] } }));
     let (ending, told) = story.told().await;
     assert_eq!(ending.outcome, Outcome::Success);
     assert_eq!(ending.attempts.len(), 2);
@@ -172,7 +172,7 @@ async fn an_infrastructure_failure_earns_another_attempt_after_its_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_user_error_earns_none_and_is_never_green() {
-    let story = Story::new(json!({ "fake": { "endings": ["user", "success"] } }));
+    let story = Story::new(&json!({ "fake": { "endings": ["user", "success"] } }));
     let ending = story.ending().await;
     assert_eq!(ending.outcome, Outcome::Failed);
     assert_eq!(ending.error.unwrap().class, ErrorClass::User);
@@ -181,7 +181,7 @@ async fn a_user_error_earns_none_and_is_never_green() {
 
 #[tokio::test(start_paused = true)]
 async fn attempts_end_with_max_retries() {
-    let story = Story::new(json!({ "max_retries": 2, "fake": { "endings": ["infrastructure"] } }));
+    let story = Story::new(&json!({ "max_retries": 2, "fake": { "endings": ["infrastructure"] } }));
     let ending = story.ending().await;
     assert_eq!(ending.outcome, Outcome::Failed);
     assert_eq!(ending.attempts.len(), 3);
@@ -190,7 +190,7 @@ async fn attempts_end_with_max_retries() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_reply_makes_one_run() {
-    let story = Story::new(json!({}));
+    let story = Story::new(&json!({}));
     for _ in 0..5 {
         story
             .world
@@ -203,7 +203,7 @@ async fn a_lost_reply_makes_one_run() {
 
 #[tokio::test(start_paused = true)]
 async fn passing_faults_never_end_a_request_however_many() {
-    let story = Story::new(json!({ "fake": { "output": { "a": 1 } } }));
+    let story = Story::new(&json!({ "fake": { "output": { "a": 1 } } }));
     for _ in 0..200 {
         story
             .world
@@ -217,7 +217,7 @@ async fn passing_faults_never_end_a_request_however_many() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_the_first_attempt_is_a_rejection() {
-    let story = Story::new(json!({}));
+    let story = Story::new(&json!({}));
     let refusal = RunError::new(ErrorClass::Request, "Job 1 does not exist.");
     let refusal = Trouble::Fails(Fault::Refused(Box::new(refusal)));
     story.world.expect_trouble(Call::AttachOrStart, refusal);
@@ -229,7 +229,7 @@ async fn a_refusal_of_the_first_attempt_is_a_rejection() {
 
 #[tokio::test(start_paused = true)]
 async fn another_worker_finds_the_run_and_goes_on() {
-    let story = Story::new(json!({ "fake": { "duration_ms": 60_000, "output": "done" } }));
+    let story = Story::new(&json!({ "fake": { "duration_ms": 60_000, "output": "done" } }));
     let first = TestHost::new(&story.world);
     tokio::select! {
         _ = story.worker(&first, false) => panic!("the run takes a minute"),
@@ -245,7 +245,7 @@ async fn another_worker_finds_the_run_and_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn another_worker_walks_past_failed_attempts_without_waiting_again() {
-    let story = Story::new(json!({
+    let story = Story::new(&json!({
         "fake": { "duration_ms": 1000, "endings": ["infrastructure", "infrastructure", "success"] },
     }));
     let before = story.ending().await;
@@ -262,7 +262,7 @@ async fn another_worker_walks_past_failed_attempts_without_waiting_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_run_is_cancelled_on_the_engine() {
-    let story = Story::new(json!({ "fake": { "duration_ms": 60_000 } }));
+    let story = Story::new(&json!({ "fake": { "duration_ms": 60_000 } }));
     story.world.expect_trouble(Call::Cancel, passing(false));
     let host = TestHost::new(&story.world);
     let (ending, ()) = tokio::join!(story.worker(&host, false), async {
@@ -279,7 +279,7 @@ async fn a_cancelled_run_is_cancelled_on_the_engine() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_that_ends_in_spite_of_its_cancel_is_what_it_is() {
-    let story = Story::new(json!({ "fake": { "duration_ms": 60_000, "ignores_cancel": true } }));
+    let story = Story::new(&json!({ "fake": { "duration_ms": 60_000, "ignores_cancel": true } }));
     let host = TestHost::new(&story.world);
     let (ending, ()) = tokio::join!(story.worker(&host, false), async {
         host.until_told(EventType::StateChanged).await;
@@ -290,7 +290,7 @@ async fn a_run_that_ends_in_spite_of_its_cancel_is_what_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancel_before_the_start_starts_nothing() {
-    let story = Story::new(json!({}));
+    let story = Story::new(&json!({}));
     let host = TestHost::new(&story.world);
     host.cancel();
     let ending = story.worker(&host, false).await;
@@ -301,7 +301,7 @@ async fn a_cancel_before_the_start_starts_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancel_while_an_earlier_worker_may_have_started_it_finds_the_run_first() {
-    let story = Story::new(json!({ "fake": { "duration_ms": 60_000 } }));
+    let story = Story::new(&json!({ "fake": { "duration_ms": 60_000 } }));
     let first = TestHost::new(&story.world);
     tokio::select! {
         _ = story.worker(&first, false) => panic!("the run takes a minute"),
@@ -317,7 +317,7 @@ async fn a_cancel_while_an_earlier_worker_may_have_started_it_finds_the_run_firs
 
 #[tokio::test(start_paused = true)]
 async fn a_cancel_between_attempts_ends_the_request() {
-    let story = Story::new(json!({ "fake": { "endings": ["infrastructure"] } }));
+    let story = Story::new(&json!({ "fake": { "endings": ["infrastructure"] } }));
     let host = TestHost::new(&story.world);
     let (ending, ()) = tokio::join!(story.worker(&host, false), async {
         host.until_told(EventType::Retrying).await;
@@ -329,7 +329,7 @@ async fn a_cancel_between_attempts_ends_the_request() {
 
 #[tokio::test(start_paused = true)]
 async fn what_takes_too_long_is_cancelled_and_timed_out() {
-    let story = Story::new(json!({ "timeout_seconds": 30, "fake": { "duration_ms": 60_000 } }));
+    let story = Story::new(&json!({ "timeout_seconds": 30, "fake": { "duration_ms": 60_000 } }));
     let ending = story.ending().await;
     assert_eq!(ending.outcome, Outcome::TimedOut);
     assert!(story.world.was_cancelled(&story.names.key(1)));
@@ -344,7 +344,7 @@ async fn what_takes_too_long_is_cancelled_and_timed_out() {
 
 #[tokio::test(start_paused = true)]
 async fn what_takes_too_long_can_be_left_alone() {
-    let story = Story::new(json!({
+    let story = Story::new(&json!({
         "timeout_seconds": 30, "on_timeout": "abandon", "fake": { "duration_ms": 60_000 },
     }));
     let ending = story.ending().await;
@@ -354,7 +354,8 @@ async fn what_takes_too_long_can_be_left_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_that_cannot_be_cancelled_is_timed_out_all_the_same() {
-    let story = Story::new(json!({ "timeout_seconds": 30, "fake": { "duration_ms": 86_400_000 } }));
+    let story =
+        Story::new(&json!({ "timeout_seconds": 30, "fake": { "duration_ms": 86_400_000 } }));
     for _ in 0..100 {
         story.world.expect_trouble(Call::Cancel, passing(true));
     }
@@ -371,7 +372,7 @@ async fn a_run_that_cannot_be_cancelled_is_timed_out_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn past_the_deadline_nothing_is_started() {
-    let story = Story::new(json!({})).deadline_in(Duration::ZERO);
+    let story = Story::new(&json!({})).deadline_in(Duration::ZERO);
     let ending = story.ending().await;
     assert_eq!(ending.outcome, Outcome::Expired);
     assert_eq!(story.world.runs_started(), 0);
@@ -379,7 +380,7 @@ async fn past_the_deadline_nothing_is_started() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_while_the_engine_refuses_connections_is_an_expiry() {
-    let story = Story::new(json!({})).deadline_in(Duration::from_secs(60));
+    let story = Story::new(&json!({})).deadline_in(Duration::from_mins(1));
     for _ in 0..1000 {
         story
             .world
@@ -392,7 +393,7 @@ async fn a_deadline_while_the_engine_refuses_connections_is_an_expiry() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_while_nobody_knows_whether_it_began_is_no_expiry() {
-    let story = Story::new(json!({})).deadline_in(Duration::from_secs(60));
+    let story = Story::new(&json!({})).deadline_in(Duration::from_mins(1));
     for _ in 0..1000 {
         story
             .world
@@ -405,11 +406,11 @@ async fn a_deadline_while_nobody_knows_whether_it_began_is_no_expiry() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_stops_a_run_and_further_attempts() {
-    let story = Story::new(json!({ "fake": { "duration_ms": 90_000 } }));
-    let ending = story.deadline_in(Duration::from_secs(60)).ending().await;
+    let story = Story::new(&json!({ "fake": { "duration_ms": 90_000 } }));
+    let ending = story.deadline_in(Duration::from_mins(1)).ending().await;
     assert_eq!(ending.outcome, Outcome::TimedOut);
 
-    let story = Story::new(json!({ "fake": { "endings": ["infrastructure"] } }));
+    let story = Story::new(&json!({ "fake": { "endings": ["infrastructure"] } }));
     let story = story.deadline_in(Duration::from_secs(15));
     let ending = story.ending().await;
     assert_eq!(ending.outcome, Outcome::TimedOut);
@@ -418,7 +419,7 @@ async fn a_deadline_stops_a_run_and_further_attempts() {
 
 #[tokio::test(start_paused = true)]
 async fn without_waiting_the_result_comes_once_the_run_is_accepted() {
-    let story = Story::new(json!({ "wait": false, "fake": { "duration_ms": 60_000 } }));
+    let story = Story::new(&json!({ "wait": false, "fake": { "duration_ms": 60_000 } }));
     let ending = story.ending().await;
     assert_eq!(ending.outcome, Outcome::Submitted);
     assert_eq!(ending.attempts[0].run_id, Some(1));
@@ -437,7 +438,7 @@ async fn what_the_engine_forgot_is_lost_and_run_again_only_if_allowed() {
     ] {
         let mut fields = fields;
         fields["fake"] = json!({ "endings": ["lost", "success"] });
-        let story = Story::new(fields);
+        let story = Story::new(&fields);
         let ending = story.ending().await;
         assert_eq!(ending.outcome, outcome);
         assert_eq!(story.world.runs_started(), runs);
@@ -446,7 +447,7 @@ async fn what_the_engine_forgot_is_lost_and_run_again_only_if_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deleted_run_is_lost_for_the_next_worker() {
-    let story = Story::new(json!({}));
+    let story = Story::new(&json!({}));
     story.ending().await;
     story.world.forget(&story.names.key(1));
     let ending = story.worker(&TestHost::new(&story.world), true).await;

@@ -125,21 +125,10 @@ impl Drive {
             ending = walk => Some(ending),
             () = self.loans(&host) => None,
         };
-        match ended {
-            Some(ending) => self.settle(&host, names, kind, ending).await,
-            None => {
-                let left = self.driver.slot.close();
-                if !left.is_empty() {
-                    host.tell(EventType::HandedBack, None, EventDetails::default());
-                }
-                for lease in left {
-                    metrics::handed_back(&self.lane.name);
-                    // At a drain the queue's close gives all back in one go.
-                    if !self.shared.drain.is_cancelled() {
-                        self.shared.queue.hand_back(&lease).await;
-                    }
-                }
-            }
+        if let Some(ending) = ended {
+            self.settle(&host, names, kind, ending).await;
+        } else {
+            self.give_back(&host).await;
         }
         self.lane.leave(&self.driver);
     }
@@ -183,6 +172,21 @@ impl Drive {
                     self.shared.queue.hand_back(&lease).await;
                 }
                 Loan::Gone => return,
+            }
+        }
+    }
+
+    /// Leaves the request to whoever receives it next.
+    async fn give_back(&self, host: &LaneHost<'_>) {
+        let left = self.driver.slot.close();
+        if !left.is_empty() {
+            host.tell(EventType::HandedBack, None, EventDetails::default());
+        }
+        for lease in left {
+            metrics::handed_back(&self.lane.name);
+            // At a drain the queue's close gives all back in one go.
+            if !self.shared.drain.is_cancelled() {
+                self.shared.queue.hand_back(&lease).await;
             }
         }
     }

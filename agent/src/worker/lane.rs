@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::json;
 use sparkferry_shared::decode::Unreadable;
-use sparkferry_shared::{Id, Undecodable, decode};
+use sparkferry_shared::{ErrorClass, Id, Outcome, RunError, Undecodable, decode};
 use tokio::time::Instant;
 
 use super::Shared;
@@ -95,8 +98,14 @@ impl Lane {
         tracing::warn!(connection = self.name, reason = why.reason(), error = %why, "a message can't be read and goes to the dead letters");
         let (lane, shared_) = (self.clone(), shared.clone());
         shared.spawn(async move {
-            if shared_.queue.bury(&delivery, &why).await.is_ok() {
-                metrics::buried(&lane.name, why.reason());
+            if shared_.queue.bury(&delivery, &why).await.is_err() {
+                return;
+            }
+            metrics::buried(&lane.name, why.reason());
+            if let Some(reply_to) = &delivery.reply_to {
+                let body = nameless(&lane.name, &shared_.worker, &delivery, &why);
+                let correlation_id = delivery.correlation_id.as_deref();
+                shared_.queue.reply(reply_to, correlation_id, body).await;
             }
         });
     }
@@ -138,6 +147,25 @@ impl Lane {
     fn drivers(&self) -> MutexGuard<'_, HashMap<Id, Arc<Driver>>> {
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The REJECTED result of a message that names no id: a result's fields with `id` null. It goes to
+/// who asked for it by `reply_to` alone, never to the results queue.
+fn nameless(connection: &str, worker: &str, delivery: &Delivery, why: &Unreadable) -> Bytes {
+    let result = json!({
+        "id": null,
+        "outcome": Outcome::Rejected,
+        "connection": connection,
+        "labels": {},
+        "attempts": [],
+        "output": null,
+        "error": RunError::new(ErrorClass::Request, why.to_string()),
+        "received_at": delivery.received_at,
+        "finished_at": Timestamp::now(),
+        "worker": worker,
+        "redelivered": delivery.seen_before,
+    });
+    result.to_string().into()
 }
 
 /// When a delivery that came now is to be given back: before the limit, and not all at once.

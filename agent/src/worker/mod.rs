@@ -124,7 +124,9 @@ impl Worker {
         let ended = loop {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
-                Some(Err(panic)) = rooms.join_next() => break Err(panic),
+                Some(room) = rooms.join_next() => if let Err(panic) = room {
+                    break Err(panic);
+                },
             }
         };
         self.drain().await;

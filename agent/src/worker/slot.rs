@@ -96,16 +96,17 @@ impl Slot {
                     None => std::future::pending().await,
                 }
             };
-            match lost {
-                Some(lost) => tokio::select! {
+            if let Some(lost) = lost {
+                tokio::select! {
                     () = lost.cancelled() => {}
                     () = due => {}
                     () = changed => {}
-                },
-                None => tokio::select! {
+                }
+            } else {
+                tokio::select! {
                     () = tokio::time::sleep(GRACE) => return Loan::Gone,
                     () = changed => {}
-                },
+                }
             }
         }
     }
