@@ -12,6 +12,7 @@ mod cancel;
 mod check;
 mod completions;
 mod dead;
+mod demo;
 mod exit;
 mod print;
 mod problem;
@@ -73,6 +74,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// The definitions of exchanges and queues, for RabbitMQ's `rabbitmqctl import_definitions`
     Topology(topology::TopologyArgs),
+    /// See it all in under a minute: queue, worker, a stand-in for Databricks, a few requests
+    Demo(demo::DemoArgs),
     /// A workspace on this machine that stands in for Databricks
     Sandbox(sandbox::SandboxArgs),
     /// Completions for a shell
@@ -82,6 +85,7 @@ enum Command {
 fn tour() -> String {
     format!(
         "A first round, with no Databricks and no RabbitMQ:\n  \
+           sparkferry demo               # a few requests become runs and results\n  \
            sparkferry sandbox            # prints a connection for config/agent.toml\n  \
            sparkferry check              # is everything there?\n  \
            echo '{{\"run_now\": {{\"job_name\": \"nightly\"}}}}' | sparkferry submit - --wait\n\n{}",
@@ -124,6 +128,7 @@ fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Dead(args) => waited_for(dead::run(&args, &load()?)),
         Command::Schema(args) => schema::run(&args, load),
         Command::Topology(args) => topology::run(&args, &load()?),
+        Command::Demo(args) => waited_for(demo::run(&args)),
         Command::Sandbox(args) => on_runtime(sandbox::run(args)),
         Command::Completions(args) => completions::run(&args),
     }

@@ -1,6 +1,7 @@
 //! The program itself: what it prints, and what the shell sees.
 
 mod dead;
+mod demo;
 mod submit;
 
 use std::fs;
