@@ -3,3 +3,4 @@
 mod arrows;
 mod asyncapi;
 mod cli;
+mod stories;

@@ -1,0 +1,6 @@
+//! Whole stories: worker processes, a real queue, the sandbox over HTTP.
+
+mod drain;
+mod harness;
+mod hold;
+mod sdk;

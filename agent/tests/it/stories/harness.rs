@@ -1,0 +1,343 @@
+//! What the stories share: a sandbox, a queue of its own, worker processes, a producer.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use lapin::{Connection, ConnectionProperties};
+use serde_json::{Value, json};
+use sparkferry_agent::queue::amqp::AmqpProducer;
+use sparkferry_agent::queue::sqlite::SqliteProducer;
+use sparkferry_agent::queue::{Listen, News, Producer};
+use sparkferry_agent::sandbox::{Sandbox, SandboxOptions};
+use sparkferry_shared::{EventType, Id, RunResult, Topology};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// The one connection of all stories.
+pub(super) const CONNECTION: &str = "prod";
+/// How long anything may take on a busy machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A sandbox that serves until it is dropped.
+pub(super) struct Workspace {
+    pub(super) host: String,
+    http: reqwest::Client,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+impl Workspace {
+    pub(super) async fn start() -> Self {
+        // Only the first of several tests in a process installs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let sandbox = Sandbox::bind(SandboxOptions {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            token: None,
+            exec: false,
+            allow_remote: false,
+        });
+        let sandbox = sandbox.await.expect("a free port");
+        Self {
+            host: sandbox.host(),
+            http: reqwest::Client::builder().no_proxy().build().expect("TLS"),
+            serving: tokio::spawn(sandbox.serve(CancellationToken::new())),
+        }
+    }
+
+    pub(super) async fn rules(&self, rules: Value) {
+        let url = format!("{}/sandbox/rules", self.host);
+        let posted = self.http.post(url).json(&rules).send().await;
+        let posted = posted.expect("the sandbox answers");
+        assert!(posted.status().is_success(), "{posted:?}");
+    }
+
+    pub(super) async fn stats(&self) -> Value {
+        let url = format!("{}/sandbox/stats", self.host);
+        let reply = self.http.get(url).send().await;
+        let reply = reply.expect("the sandbox answers");
+        reply.json().await.expect("JSON")
+    }
+
+    /// Looks at the books until they say so.
+    pub(super) async fn until(&self, what: &str, say: impl Fn(&Value) -> bool) -> Value {
+        let mut looks = interval(Duration::from_millis(100));
+        let looking = async {
+            loop {
+                looks.tick().await;
+                let stats = self.stats().await;
+                if say(&stats) {
+                    return stats;
+                }
+            }
+        };
+        let found = timeout(PATIENCE, looking).await;
+        found.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// A queue that belongs to one story.
+pub(super) enum Place {
+    /// RabbitMQ at this URL.
+    Amqp(String),
+    /// A database in the story's folder.
+    Sqlite,
+}
+
+impl Place {
+    /// The RabbitMQ that all tests share.
+    pub(super) fn shared_broker() -> Self {
+        let url = std::env::var("TEST_AMQP_URL");
+        Self::Amqp(url.unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned()))
+    }
+}
+
+/// A queue with names of its own, a sandbox, and a folder for the workers' files.
+pub(super) struct Story {
+    pub(super) workspace: Workspace,
+    pub(super) topology: Topology,
+    folder: TempDir,
+    place: Place,
+    configuration: PathBuf,
+}
+
+impl Story {
+    /// `hold_limit_seconds` is that of the workers.
+    pub(super) async fn new(place: Place, hold_limit_seconds: u32) -> Self {
+        let workspace = Workspace::start().await;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let topology = Topology::new(format!("story-{}", Uuid::now_v7().simple()));
+        let url = match &place {
+            Place::Amqp(url) => url.clone(),
+            Place::Sqlite => format!("sqlite:{}", folder.path().join("queue.db").display()),
+        };
+        let text = format!(
+            r#"
+namespace = "{}"
+[queue]
+url = "{url}"
+hold_limit_seconds = {hold_limit_seconds}
+[http]
+listen = ""
+[log]
+level = "warn"
+[connections.{CONNECTION}]
+type = "databricks"
+host = "{}"
+auth = {{ type = "pat", token = "any" }}
+max_active_runs = 1000
+submit_per_second = 300
+poll_per_second = 100
+poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
+"#,
+            topology.namespace(),
+            workspace.host,
+        );
+        let configuration = folder.path().join("agent.toml");
+        fs::write(&configuration, text).expect("our own folder");
+        Self {
+            workspace,
+            topology,
+            folder,
+            place,
+            configuration,
+        }
+    }
+
+    /// Starts a worker process. It is killed when it is dropped.
+    pub(super) fn worker(&self) -> Child {
+        let log = self.folder.path().join("workers.log");
+        let log = OpenOptions::new().create(true).append(true).open(log);
+        let log = log.expect("our own folder");
+        let copy = log.try_clone().expect("a file");
+        Command::new(env!("CARGO_BIN_EXE_sparkferry"))
+            .args(["run", "--config"])
+            .arg(&self.configuration)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(copy)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("our own program")
+    }
+
+    pub(super) async fn producer(&self) -> Box<dyn Producer> {
+        match &self.place {
+            Place::Amqp(url) => {
+                let url = url.clone().into();
+                let connected = AmqpProducer::connect(&url, &self.topology, true).await;
+                Box::new(connected.expect("the broker is there"))
+            }
+            Place::Sqlite => {
+                let path = self.folder.path().join("queue.db");
+                Box::new(SqliteProducer::open(&path, &self.topology).expect("our own folder"))
+            }
+        }
+    }
+
+    /// Submits everything, once there is somebody to hear what becomes of it.
+    pub(super) async fn submit(&self, work: &[Work]) -> (Box<dyn Producer>, Receiver<News>) {
+        let producer = self.producer().await;
+        let ids = work.iter().map(|work| work.id.clone()).collect();
+        let news = producer.listen(Listen::Mine(ids)).await;
+        let news = news.expect("the queue is there");
+        let sending = async {
+            for work in work {
+                let body = work.body().into();
+                let sent = producer.submit(CONNECTION, &work.id, body).await;
+                sent.expect("the queue takes it");
+            }
+        };
+        let sent = timeout(PATIENCE, sending).await;
+        sent.expect("waited in vain for the submissions");
+        (producer, news)
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.folder.path().join("workers.log"));
+            let log = log.unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(30).collect();
+            eprintln!("the workers' last lines, newest first: {last:#?}");
+        }
+        if let Place::Amqp(url) = &self.place {
+            let (url, topology) = (url.clone(), self.topology.clone());
+            let cleaning = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Runtime::new().expect("threads");
+                runtime.block_on(delete(&url, &topology));
+            });
+            let _ = cleaning.join();
+        }
+    }
+}
+
+/// Takes a story's names off the broker. What is not there is no error, nor is a broker that is away.
+async fn delete(url: &str, topology: &Topology) {
+    let connecting = Connection::connect(url, ConnectionProperties::default());
+    let Ok(connection) = connecting.await else {
+        return;
+    };
+    let Ok(channel) = connection.create_channel().await else {
+        return;
+    };
+    for queue in [
+        topology.requests_queue(CONNECTION),
+        topology.results_queue(),
+        topology.dead_queue(),
+        topology.control_queue(),
+    ] {
+        let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        let _ = deleted.await;
+    }
+    for exchange in [
+        topology.requests_exchange(),
+        topology.results_exchange(),
+        topology.events_exchange(),
+        topology.control_exchange(),
+        topology.dead_exchange(),
+    ] {
+        let deleted = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
+        let _ = deleted.await;
+    }
+}
+
+/// One request: a one-time run of one task.
+pub(super) struct Work {
+    pub(super) id: Id,
+    pub(super) duration_ms: usize,
+    /// What becomes of its first attempt, its second, and so on.
+    pub(super) outcomes: &'static str,
+}
+
+impl Work {
+    pub(super) fn new(number: usize, duration_ms: usize, outcomes: &'static str) -> Self {
+        Self {
+            id: format!("work-{number}").parse().expect("an id"),
+            duration_ms,
+            outcomes,
+        }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let parameters = json!({
+            "sandbox.duration_ms": self.duration_ms.to_string(),
+            "sandbox.outcomes": self.outcomes,
+        });
+        let body = json!({
+            "id": self.id.as_str(),
+            "max_retries": 3,
+            "min_retry_interval_millis": 100,
+            "max_retry_interval_millis": 200,
+            "submit_run": {"run_name": self.id.as_str(), "tasks": [{
+                "task_key": "main",
+                "existing_cluster_id": "c",
+                "notebook_task": {"notebook_path": "/n", "base_parameters": parameters},
+            }]},
+        });
+        serde_json::to_vec(&body).expect("JSON")
+    }
+}
+
+/// What a producer has heard so far.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) results: BTreeMap<Id, RunResult>,
+    pub(super) events: Vec<(Id, EventType)>,
+}
+
+impl Heard {
+    /// Listens until there are so many distinct results. A result that comes twice is the same.
+    pub(super) async fn listen(&mut self, news: &mut Receiver<News>, wanted: usize) {
+        while self.results.len() < wanted {
+            let heard = timeout(PATIENCE, news.recv()).await;
+            let heard = heard.unwrap_or_else(|_| {
+                panic!("{} results of {wanted}, and no more", self.results.len())
+            });
+            match heard.expect("the producer listens") {
+                News::Event(event) => self.events.push((event.id, event.event_type)),
+                News::Result(result) => {
+                    let before = self.results.insert(result.id.clone(), (*result).clone());
+                    if let Some(before) = before {
+                        assert_eq!(before.outcome, result.outcome, "{}", result.id);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A number in the books; 0 where it is absent.
+pub(super) fn count(stats: &Value, pointer: &str) -> u64 {
+    stats.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// Exactly one run for each attempt that was reported, and no other.
+pub(super) fn one_run_for_each_attempt(heard: &Heard, stats: &Value) {
+    let reported: BTreeMap<String, u64> = heard
+        .results
+        .values()
+        .flat_map(|result| &result.attempts)
+        .map(|attempt| (attempt.key.to_string(), 1))
+        .collect();
+    let books = stats["runs_by_token"].clone();
+    let books: BTreeMap<String, u64> = serde_json::from_value(books).expect("counts by token");
+    assert_eq!(books, reported);
+    assert_eq!(count(stats, "/runs_started"), reported.len() as u64);
+}
