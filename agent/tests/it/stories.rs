@@ -3,4 +3,5 @@
 mod drain;
 mod harness;
 mod hold;
+mod kills;
 mod sdk;
