@@ -9,8 +9,8 @@ use super::follow::Stop;
 use super::{Flow, persist};
 use crate::engine::{Attached, Fault, Start};
 
-/// A call that may have started a run is repeated for so long after the deadline, to learn the
-/// truth; then the result says that it is not known.
+/// What may have been started is looked for this long after the deadline (and for this long at
+/// least), to learn the truth; then the result says that it is not known.
 const TRUTH_GRACE: Duration = Duration::from_secs(30);
 
 /// What came of looking for the run of an attempt.
@@ -45,6 +45,7 @@ impl Flow<'_> {
             unknown: self.unknown(seen),
         };
         let mut perhaps_begun = seen;
+        let since = self.host.now();
         let mut backoff = persist::backoff();
         let mut fault = None;
         let mut pause = Duration::ZERO;
@@ -60,7 +61,7 @@ impl Flow<'_> {
                     self.tell_cancel(None);
                     return Found::Stopped { stop: Stop::Canceled(reason), fault };
                 }
-                stop = self.too_late(perhaps_begun) => return Found::Stopped { stop, fault },
+                stop = self.too_late(perhaps_begun, since) => return Found::Stopped { stop, fault },
                 () = ready => {}
             }
             // From here the call runs to its end: half a call is one that may have been done.
@@ -81,12 +82,12 @@ impl Flow<'_> {
     }
 
     /// Waits until it is too late to start the attempt; for ever where there is no deadline.
-    async fn too_late(&self, perhaps_begun: bool) -> Stop {
+    async fn too_late(&self, perhaps_begun: bool, since: Timestamp) -> Stop {
         let Some(deadline) = self.request.deadline else {
             return std::future::pending().await;
         };
         if perhaps_begun {
-            self.sleep_until(deadline + TRUTH_GRACE).await;
+            self.sleep_until(deadline.max(since) + TRUTH_GRACE).await;
             Stop::Unclear(deadline)
         } else {
             self.sleep_until(deadline).await;

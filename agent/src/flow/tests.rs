@@ -405,6 +405,22 @@ async fn a_deadline_while_nobody_knows_whether_it_began_is_no_expiry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_an_earlier_worker_left_is_found_and_stopped_however_late() {
+    let story = Story::new(&json!({ "fake": { "duration_ms": 86_400_000 } }));
+    let first = TestHost::new(&story.world);
+    tokio::select! {
+        _ = story.worker(&first, false) => panic!("the run takes a day"),
+        () = first.until_told(EventType::StateChanged) => {}
+    }
+    let story = story.deadline_in(Duration::from_mins(1));
+    tokio::time::advance(Duration::from_hours(1)).await;
+    let ending = story.worker(&TestHost::new(&story.world), true).await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert_eq!(ending.attempts.len(), 1);
+    assert!(story.world.was_cancelled(&story.names.key(1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_stops_a_run_and_further_attempts() {
     let story = Story::new(&json!({ "fake": { "duration_ms": 90_000 } }));
     let ending = story.deadline_in(Duration::from_mins(1)).ending().await;

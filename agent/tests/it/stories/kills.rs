@@ -43,17 +43,17 @@ async fn killed_again_and_again(place: Place, most: usize) {
     let mut heard = Heard::default();
     let mut kills = 0;
     let killing = async {
-        let mut pace = interval(PACE);
-        pace.tick().await;
+        let mut beat = interval(PACE);
+        beat.tick().await;
         while kills < most {
-            pace.tick().await;
+            beat.tick().await;
             let victim = &mut workers[kills % WORKERS];
             // SIGKILL, and its end awaited.
             victim.kill().await.expect("our own child");
             *victim = story.worker();
             kills += 1;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = heard.listen(&mut news, REQUESTS) => {}
