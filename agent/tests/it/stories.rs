@@ -1,5 +1,6 @@
 //! Whole stories: worker processes, a real queue, the sandbox over HTTP.
 
+mod broker_away;
 mod drain;
 mod harness;
 mod hold;
