@@ -7,8 +7,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | the walk over the attempts |
-//! | [`attach`] | from a name to a run, through faults |
-//! | [`follow`] | from a run to its ending: cancels, timeouts, the deadline |
+//! | `attach` | from a name to a run, through faults |
+//! | `follow` | from a run to its ending: cancels, timeouts, the deadline |
 //!
 //! Guarantees: SUCCESS only if the engine said so; CANCELED only if nothing was started or the
 //! engine said so; past the deadline nothing new is started.

@@ -3,10 +3,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | start, cancels, drain |
-//! | [`lane`] | one connection: its queue, its engine, its drivers |
-//! | [`driver`] | one request: its walk and its settlement |
-//! | [`slot`] | the loans by which a driver holds its request |
-//! | [`cancels`] | the cancels in force |
+//! | `lane` | one connection: its queue, its engine, its drivers |
+//! | `driver` | one request: its walk and its settlement |
+//! | `slot` | the loans by which a driver holds its request |
+//! | `cancels` | the cancels in force |
 //!
 //! Guarantees: a request is acknowledged only after its result is confirmed. Stopping hands
 //! everything back and cancels nothing. A panic in one request ends that request alone.

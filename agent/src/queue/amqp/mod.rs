@@ -2,16 +2,16 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`connect`] | the URL, one attempt to connect, errors in words, the pace of attempts |
-//! | [`link`] | a connection that is made again for as long as anybody needs it |
-//! | [`topology`], [`declare`] | exchanges and queues: as they should be, and declared or checked |
-//! | [`consume`] | deliveries, one task for each channel |
-//! | [`ack`] | settling deliveries: few frames for many acknowledgements |
-//! | [`publish`] | confirmed publishing, many messages at a time |
-//! | [`control`] | cancels, from the stream |
-//! | [`message`] | AMQP messages and what the port makes of them |
-//! | [`board`] | what is wrong, as one health |
-//! | [`producer`], [`listen`], [`dead`] | the producer's side |
+//! | `connect` | the URL, one attempt to connect, errors in words, the pace of attempts |
+//! | `link` | a connection that is made again for as long as anybody needs it |
+//! | `topology`, `declare` | exchanges and queues: as they should be, and declared or checked |
+//! | `consume` | deliveries, one task for each channel |
+//! | `ack` | settling deliveries: few frames for many acknowledgements |
+//! | `publish` | confirmed publishing, many messages at a time |
+//! | `control` | cancels, from the stream |
+//! | `message` | AMQP messages and what the port makes of them |
+//! | `board` | what is wrong, as one health |
+//! | `producer`, `listen`, `dead` | the producer's side |
 //! | [`check`] | what `sparkferry check` asks |
 //!
 //! What holds: a channel's leases are lost together with it; a delivery is settled on the wire at
