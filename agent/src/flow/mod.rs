@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::{Attempt, ErrorClass, EventType, Names, Outcome, Request, RunError};
 
-use crate::engine::{Ended, Engine, Fault, Run, Unknown};
+use crate::engine::{Ended, Engine, Facts, Fault, Run, Unknown};
 use crate::retry::RetryPolicy;
 use attach::Found;
 use follow::{Followed, Stop};
@@ -102,7 +102,12 @@ impl Flow<'_> {
                 Found::Run(attached) => (attached.run, attached.adopted),
                 Found::Lost(error) => {
                     self.host.attempt_ended(Some(error.class));
-                    past.failed_unseen(number, &self.names, &error);
+                    // Nothing is known of its run but that it was there before us.
+                    let facts = Facts {
+                        adopted: true,
+                        ..Facts::default()
+                    };
+                    past.attempt(number, &self.names, facts, Some(error.clone()));
                     match self.another(&policy, number, &error, None).await {
                         Next::Attempt { due } => {
                             seen = self.may_have_begun(due);
@@ -118,7 +123,7 @@ impl Flow<'_> {
             };
             self.tell_begun(number, adopted, &*run);
             if !self.request.wait {
-                past.attempt(number, &self.names, &*run, None);
+                past.attempt(number, &self.names, run.facts(), None);
                 return past.with_run(Outcome::Submitted, None, None, run);
             }
 
@@ -127,7 +132,7 @@ impl Flow<'_> {
                 Some(ended) => judge(ended, stop.as_ref()),
                 None => (Outcome::TimedOut, stop.as_ref().map(Stop::to_error)),
             };
-            past.attempt(number, &self.names, &*run, error.clone());
+            past.attempt(number, &self.names, run.facts(), error.clone());
             self.host.attempt_ended(error.as_ref().map(|e| e.class));
 
             if let (None, Some(failure)) = (&stop, &error)
@@ -277,8 +282,7 @@ struct Past {
 }
 
 impl Past {
-    fn attempt(&mut self, number: u32, names: &Names, run: &dyn Run, error: Option<RunError>) {
-        let facts = run.facts();
+    fn attempt(&mut self, number: u32, names: &Names, facts: Facts, error: Option<RunError>) {
         self.attempts.push(Attempt {
             number,
             key: names.key(number),
@@ -294,26 +298,6 @@ impl Past {
             queue_duration_ms: facts.queue_duration_ms,
             adopted: facts.adopted,
             error,
-        });
-    }
-
-    /// An attempt whose run the engine no longer knows.
-    fn failed_unseen(&mut self, number: u32, names: &Names, error: &RunError) {
-        self.attempts.push(Attempt {
-            number,
-            key: names.key(number),
-            run_id: None,
-            operation_ids: Vec::new(),
-            run_page_url: None,
-            state: None,
-            status: None,
-            started_at: None,
-            ended_at: None,
-            setup_duration_ms: None,
-            execution_duration_ms: None,
-            queue_duration_ms: None,
-            adopted: true,
-            error: Some(error.clone()),
         });
     }
 
