@@ -117,7 +117,7 @@ impl Drive {
             .map(|request| request.work.kind());
         host.tell(EventType::Accepted, None, EventDetails::default());
 
-        // The walk is boxed and dropped as soon as it has ended, and with it the request's payload.
+        // The walk is boxed: it is the larger part of a driver, and dropped as soon as it has ended.
         let walk = Box::pin(self.walk(&host, names));
         let ended = tokio::select! {
             biased;
@@ -235,7 +235,8 @@ impl Drive {
         };
         loop {
             if !self.driver.slot.held_within_grace().await {
-                return;
+                // A loan that comes in this very moment goes back: nobody would be here to use it.
+                return self.give_back(host).await;
             }
             let answers = self.driver.slot.answers();
             let finished = self.shared.queue.finish(&answers, &outgoing).await;
