@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings what is needed beside Rust, and leaves alone what is there already.
 #
-#   prepare.sh build     a C compiler and make (ring and SQLite are partly C)
+#   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
 #   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Python with databricks-sdk, and AsyncAPI's parser
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh --where cargo-deny     prints where it is
@@ -54,6 +54,7 @@ packages() {
 build() {
   command -v cc >/dev/null || packages "no C compiler" gcc libc6-dev
   command -v make >/dev/null || packages "no make" make
+  command -v protoc >/dev/null || packages "no protoc (Spark Connect's messages are generated)" protobuf-compiler
 }
 
 broker_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$BROKER_PORT") 2>/dev/null; }
