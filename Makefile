@@ -1,7 +1,7 @@
 # The words a person types. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint
+.PHONY: help demo test lint image
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -27,3 +27,10 @@ lint: ## format, clippy, documentation, licences and banned crates
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@deny=$$(agent/tests/prepare.sh --where cargo-deny) && echo "cargo deny check licenses bans sources" \
 		&& "$$deny" check licenses bans sources
+
+image: ## the container image `sparkferry`, by docker or podman
+	@engine=$$(command -v docker || command -v podman || command -v buildah) \
+		|| { echo "make image: none of docker, podman and buildah is here" >&2; exit 69; }; \
+	"$$engine" build --file docker/Dockerfile --tag sparkferry \
+		--build-arg COMMIT="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
+		--build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct 2>/dev/null || echo 0)" .

@@ -2,12 +2,15 @@
 # Brings what is needed beside Rust, and leaves alone what is there already.
 #
 #   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
-#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Python with databricks-sdk, and AsyncAPI's parser
+#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Python with databricks-sdk, and
+#                        what checks the AsyncAPI document and the manifests
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh --where cargo-deny     prints where it is
 #
+# With SPARKFERRY_TEST_DEPLOY set, also what builds and runs the image (podman, buildah, mmdebstrap).
+#
 # Debian's packages come by apt-get, as root or by sudo. Everything else goes under target/tmp/:
-# python/ (a virtual environment) and asyncapi/ (npm).
+# python/ (a virtual environment), asyncapi/ and keda/ (npm).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -118,20 +121,35 @@ python_packages() {
     fail "pip could not install ${requirements[*]}." "The tests run them against the sandbox."
 }
 
-asyncapi_parser() {
+# npm_install NAME MANIFEST REASON: what a package.json names, under the name.
+npm_install() {
+  local place=$tools/$1 manifest=$2 reason=$3
   if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     packages "no Node.js with npm" nodejs npm
   fi
-  local place=$tools/asyncapi
-  if [ ! -d "$place/node_modules/@asyncapi/parser" ] || ! cmp -s "$tests/asyncapi/package.json" "$place/package.json"; then
-    say "npm install @asyncapi/parser"
+  if [ ! -d "$place/node_modules" ] || ! cmp -s "$manifest" "$place/package.json"; then
+    say "npm install ($reason)"
     mkdir -p "$place"
-    cp "$tests/asyncapi/package.json" "$place/"
+    cp "$manifest" "$place/"
     # Without the packages' own scripts: none is needed, and one reports to its makers.
     if ! (cd "$place" && npm install --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error >&2); then
       rm -rf "$place"
-      fail "npm could not install the parser." "It is needed to check the AsyncAPI document."
+      fail "npm could not install what is needed: $reason."
     fi
+  fi
+}
+
+manifest_checkers() {
+  npm_install keda "$tests/containers/package.json" "KEDA's schemas, to check docker/kubernetes"
+  local requirements
+  mapfile -t requirements < <(grep -v '^#' "$tests/containers/requirements.txt")
+  pip_install containers "${requirements[@]}" ||
+    fail "pip could not install ${requirements[*]}." "They check the Dockerfile, compose.yaml and the manifests."
+}
+
+container_builders() {
+  if ! command -v podman >/dev/null || ! command -v buildah >/dev/null || ! command -v mmdebstrap >/dev/null; then
+    packages "nothing that builds and runs an image" podman buildah crun conmon fuse-overlayfs uidmap mmdebstrap
   fi
 }
 
@@ -165,7 +183,11 @@ case ${1:-} in
     build
     rabbitmq
     python_packages
-    asyncapi_parser
+    npm_install asyncapi "$tests/asyncapi/package.json" "AsyncAPI's parser, to check the AsyncAPI document"
+    manifest_checkers
+    if [ -n "${SPARKFERRY_TEST_DEPLOY:-}" ]; then
+      container_builders
+    fi
     ;;
   lint)
     build
