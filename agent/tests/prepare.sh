@@ -57,7 +57,7 @@ packages() {
 build() {
   command -v cc >/dev/null || packages "no C compiler" gcc libc6-dev
   command -v make >/dev/null || packages "no make" make
-  command -v protoc >/dev/null || packages "no protoc (Spark Connect's messages are generated)" protobuf-compiler
+  command -v protoc >/dev/null || packages "no protoc (Spark Connect's messages are generated)" protobuf-compiler libprotobuf-dev
 }
 
 broker_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$BROKER_PORT") 2>/dev/null; }

@@ -27,7 +27,7 @@ base() {
 
 base "$debian" "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" bash
 base "$rust" "ENV PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
-  ca-certificates,gcc,libc6-dev,protobuf-compiler
+  ca-certificates,gcc,libc6-dev,protobuf-compiler,libprotobuf-dev
 
 mkdir -p "$registry"
 buildah bud --quiet --isolation chroot --pull-never --layers \
