@@ -33,4 +33,4 @@ image: ## the container image `sparkferry`, by docker or podman
 		|| { echo "make image: none of docker, podman and buildah is here" >&2; exit 69; }; \
 	"$$engine" build --file docker/Dockerfile --tag sparkferry \
 		--build-arg COMMIT="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
-		--build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct 2>/dev/null || echo 0)" .
+		--build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct 2>/dev/null)" .
