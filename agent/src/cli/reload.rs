@@ -75,9 +75,8 @@ async fn again(older: &Loaded, worker: &Worker, level: &Level) -> Result<Loaded,
     let (before, now) = (&older.settings.connections, &newer.settings.connections);
     let written = &older.settings.written;
     let changed = written.changed_connections(&newer.settings.written);
-    let listed = |names: &mut dyn Iterator<Item = &String>| {
-        names.cloned().collect::<Vec<_>>().join(", ")
-    };
+    let listed =
+        |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>().join(", ");
     let (opened, closed) = (
         listed(&mut changed.iter().filter(|name| now.contains_key(*name))),
         listed(&mut changed.iter().filter(|name| before.contains_key(*name))),
@@ -87,10 +86,20 @@ async fn again(older: &Loaded, worker: &Worker, level: &Level) -> Result<Loaded,
     let open = engines(&open)?;
     // Last of what can fail, first of what takes effect.
     level.set(&newer.settings.log)?;
-    if !worker.change(Change { close: changed, open }).await {
+    if !worker
+        .change(Change {
+            close: changed,
+            open,
+        })
+        .await
+    {
         return Err(Problem::configuration("the worker is ending".to_owned()));
     }
-    tracing::info!(closed, opened, "the configuration was read again and is in use");
+    tracing::info!(
+        closed,
+        opened,
+        "the configuration was read again and is in use"
+    );
     Ok(newer)
 }
 

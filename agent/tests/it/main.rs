@@ -6,3 +6,4 @@ mod asyncapi;
 mod broker;
 mod cli;
 mod stories;
+mod systemd;
