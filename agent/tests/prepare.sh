@@ -182,8 +182,8 @@ systemd() {
     say "mmdebstrap bookworm (a minute or two, once)"
     mkdir -p "$tools"
     as_root mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates,procps \
-      bookworm "$root.new" >&2 || fail "mmdebstrap could not make a small Debian."
-    mv "$root.new" "$root"
+      bookworm "$root.tar" >&2 || fail "mmdebstrap could not make a small Debian."
+    mv "$root.tar" "$root"
   fi
 }
 

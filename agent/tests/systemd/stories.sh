@@ -106,12 +106,13 @@ is ExecMainStatus 78
 is NRestarts 0
 journalctl --unit="$SERVICE" | grep -q "no connection is configured"
 
-story "a secret that is missing is named"
+story "a secret that is missing is named, and its request waits"
 configure
 systemctl reset-failed "$SERVICE"
 systemd-run --quiet --unit=sandbox sparkferry sandbox --token "$TOKEN"
 until_true "the sandbox" get 8765 /sandbox/stats >/dev/null 2>&1
 systemctl start "$SERVICE"
+submit early 100
 until_true "the trouble" status_has "secret_token"
 systemctl stop "$SERVICE"
 
@@ -119,7 +120,9 @@ story "it is ready when its loops turn, and says so"
 install -m 600 /dev/stdin /etc/sparkferry/secrets/token <<<"$TOKEN"
 systemctl start "$SERVICE"
 is ActiveState active
-is StatusText "0 requests under way, 1 connection"
+status_has "1 connection"
+succeeded early
+until_true "the end" is StatusText "0 requests under way, 1 connection"
 get 8790 /readyz | grep -q '"ready":true'
 
 story "the journal has each event once, with its fields"
@@ -140,7 +143,7 @@ fails grep -q "$TOKEN" "/proc/$pid/environ" "/proc/$pid/cmdline" "$CONFIGURATION
 
 story "a run goes on while the configuration is read again: its connection is changed, another comes"
 submit reloaded 6000
-until_true "the run" book_is runs_started 1
+until_true "the run" book_is runs_started 2
 until_true "the status" status_has "1 request under way"
 configure 'max_active_runs = 7
 [log]
@@ -153,7 +156,7 @@ systemctl reload "$SERVICE"
 until_true "two connections" status_has "2 connections"
 is MainPID "$pid"
 succeeded reloaded
-book_is runs_started 1
+book_is runs_started 2
 until_true "debug" sh -c "journalctl --unit=$SERVICE --priority=debug..debug --output=cat | grep -q ."
 
 story "a wrong configuration is refused, the old one stays, and that is seen"
@@ -182,7 +185,7 @@ systemctl daemon-reload
 systemctl restart "$SERVICE"
 pid=$(shown MainPID)
 submit frozen 12000
-until_true "the run" book_is runs_started 3
+until_true "the run" book_is runs_started 4
 kill -STOP "$pid"
 until_true "another process" isnt MainPID "$pid"
 until_true "its start" is ActiveState active
@@ -190,11 +193,11 @@ is NRestarts 1
 journalctl --unit="$SERVICE" | grep -q "Watchdog timeout"
 succeeded frozen
 grep -q '"adopted":true' /tmp/frozen.result
-book_is runs_started 3
+book_is runs_started 4
 
 story "stopped, it leaves its run alone, and finds it when it is started"
 submit stopped 8000
-until_true "the run" book_is runs_started 4
+until_true "the run" book_is runs_started 5
 began=$SECONDS
 systemctl stop "$SERVICE"
 ((SECONDS - began <= 12))
@@ -202,7 +205,7 @@ is Result success
 book_is runs_active 1
 systemctl start "$SERVICE"
 succeeded stopped
-book_is runs_started 4
+book_is runs_started 5
 
 story "one of several is ready though its broker is away, and says what it waits for"
 install -d -m 700 /etc/sparkferry/lake/secrets
