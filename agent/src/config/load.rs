@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, Environment, FileFormat};
 
 use super::file::File;
-use super::{ConfigError, Settings, check, shape};
+use super::{ConfigError, Settings, Written, check, shape};
 
 /// Where settings are looked for when no `--config` is given, in this order.
 pub const DEFAULT_FILES: [&str; 2] = ["config/agent.toml", "/etc/sparkferry/agent.toml"];
@@ -49,8 +49,9 @@ pub fn load(
         .add_source(environment)
         .build()
         .map_err(|e| ConfigError::Shape(e.to_string()))?;
+    let written = Written::new(&merged.cache);
     let file: File = shape::read("", merged)?;
-    check::check(file, variables)
+    check::check(file, written, variables)
 }
 
 /// The first of [`DEFAULT_FILES`] that is there.

@@ -11,6 +11,7 @@ pub mod secret;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use url::Url;
 
 pub use load::{DEFAULT_FILES, VARIABLE_PREFIX, default_file, load};
 pub use secret::{Secret, SecretError, SecretSource};
+pub use written::Written;
 
 /// All settings, checked.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// The engines, by name.
     pub connections: BTreeMap<String, Connection>,
+    /// What was written, to tell what another reading changed.
+    pub written: Written,
 }
 
 /// Settings of the queue.

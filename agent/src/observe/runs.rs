@@ -40,6 +40,9 @@ pub struct Readiness {
     pub queue: Option<String>,
     /// What is wrong with each connection; `null` while all is well.
     pub connections: BTreeMap<String, Option<String>>,
+    /// Why the configuration that was read again was refused and an older one is in use; `null`
+    /// otherwise. It keeps nobody from being ready.
+    pub configuration: Option<String>,
     /// It is handing everything back.
     pub draining: bool,
 }
@@ -56,6 +59,7 @@ impl Readiness {
             ready: queue.is_none() && reachable && !draining,
             queue,
             connections,
+            configuration: None,
             draining,
         }
     }

@@ -28,7 +28,8 @@ pub use deliveries::{
     a_request_is_delivered_once_while_it_is_held,
     a_worker_that_lost_its_leases_notices_and_goes_on, at_most_max_active_runs_are_unsettled,
     closing_hands_everything_back_at_once, connections_do_not_hold_each_other_up,
-    what_is_handed_back_goes_to_another, when_consuming_stops_what_is_held_stays_held,
+    one_subscription_takes_the_place_of_another, what_is_handed_back_goes_to_another,
+    when_consuming_stops_what_is_held_stays_held,
 };
 pub use news::{
     a_cancel_reaches_workers_of_now_and_later, events_reach_those_who_listen,
@@ -90,6 +91,7 @@ macro_rules! queue_conformance {
             connections_do_not_hold_each_other_up
             closing_hands_everything_back_at_once
             when_consuming_stops_what_is_held_stays_held
+            one_subscription_takes_the_place_of_another
             a_finished_request_is_gone_and_its_result_heard
             one_result_answers_every_delivery_of_its_request
             a_finished_request_submitted_again

@@ -30,7 +30,8 @@ use uuid::Uuid;
 pub trait Queue: Send + Sync {
     /// Takes deliveries from a connection's queue, at most `max_active_runs` unsettled at a time.
     ///
-    /// The receiver outlives reconnects; it ends after [`Queue::stop_consuming`] alone.
+    /// The receiver outlives reconnects; it ends after [`Queue::stop_consuming`] alone. Closed by who
+    /// takes from it, it takes no more; what was delivered stays held, also what waits in it.
     async fn consume(&self, connection: &str, max_active_runs: u32) -> mpsc::Receiver<Delivery>;
 
     /// The cancels of the last 24 hours, then those to come. Each arrives at least once.

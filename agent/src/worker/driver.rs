@@ -121,7 +121,7 @@ impl Drive {
         let walk = Box::pin(self.walk(&host, names));
         let ended = tokio::select! {
             biased;
-            () = self.shared.drain.cancelled() => None,
+            () = self.lane.drain.cancelled() => None,
             ending = walk => Some(ending),
             () = self.loans(&host) => None,
         };

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde_json::json;
 use sparkferry_shared::decode::Unreadable;
 use sparkferry_shared::{ErrorClass, Id, Outcome, RunError, Undecodable, decode};
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::driver::{Drive, Driver};
@@ -23,26 +24,59 @@ pub(super) struct Lane {
     pub(super) name: String,
     pub(super) max_active_runs: u32,
     pub(super) engine: Arc<dyn Engine>,
+    /// Cancelled when the connection is closed, or the worker drains: everything goes back.
+    pub(super) drain: CancellationToken,
     drivers: Mutex<HashMap<Id, Arc<Driver>>>,
+    turned: Mutex<Instant>,
 }
 
 impl Lane {
-    pub(super) fn new(name: String, max_active_runs: u32, engine: Arc<dyn Engine>) -> Self {
+    pub(super) fn new(
+        name: String,
+        max_active_runs: u32,
+        engine: Arc<dyn Engine>,
+        drain: CancellationToken,
+    ) -> Self {
         Self {
             name,
             max_active_runs,
             engine,
+            drain,
             drivers: Mutex::default(),
+            turned: Mutex::new(Instant::now()),
         }
     }
 
-    /// Takes deliveries until the queue gives no more.
+    /// Takes deliveries until the queue gives no more, or the connection is closed.
     pub(super) async fn run(self: Arc<Self>, shared: Arc<Shared>) {
         let mut deliveries = shared.queue.consume(&self.name, self.max_active_runs).await;
-        while let Some(delivery) = deliveries.recv().await {
-            metrics::request_received(&self.name, delivery.seen_before);
-            self.receive(&shared, delivery);
+        let mut beat = interval(super::BEAT);
+        loop {
+            *self.turned.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            tokio::select! {
+                biased;
+                () = self.drain.cancelled() => break,
+                delivery = deliveries.recv() => match delivery {
+                    Some(delivery) => {
+                        metrics::request_received(&self.name, delivery.seen_before);
+                        self.receive(&shared, delivery);
+                    }
+                    // The worker drains; else this would be all that its queue will ever give.
+                    None => return,
+                },
+                _ = beat.tick() => {}
+            }
         }
+        deliveries.close();
+        while let Some(delivery) = deliveries.recv().await {
+            shared.queue.hand_back(&delivery.lease).await;
+        }
+    }
+
+    /// How long ago its loop turned, which it does all the time.
+    pub(super) fn turned_ago(&self) -> Duration {
+        let turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
+        turned.elapsed()
     }
 
     fn receive(self: &Arc<Self>, shared: &Arc<Shared>, delivery: Delivery) {

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | start, cancels, drain |
+//! | `lanes` | the connections it has, and how others take their place |
 //! | `lane` | one connection: its queue, its engine, its drivers |
 //! | `driver` | one request: its walk and its settlement |
 //! | `slot` | the loans by which a driver holds its request |
@@ -14,6 +15,7 @@
 mod cancels;
 mod driver;
 mod lane;
+mod lanes;
 mod slot;
 
 use std::collections::BTreeMap;
@@ -24,7 +26,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use sparkferry_shared::Topology;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,10 +36,21 @@ use crate::engine::Engine;
 use crate::observe::runs::{Readiness, RunView};
 use crate::queue::Queue;
 use cancels::Cancels;
-use lane::Lane;
+use lanes::{Lanes, Request};
+
+pub use lanes::Change;
 
 /// How long a drain waits for results that are being published.
 const DRAIN_GRACE: Duration = Duration::from_secs(4);
+
+/// How often each of the worker's loops turns, though nothing happens.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A loop that has not turned for so long is stuck.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// For each connection: runs that may be under way, and its engine.
+pub type Engines = BTreeMap<String, (u32, Arc<dyn Engine>)>;
 
 /// What a worker is made of.
 pub struct Parts {
@@ -49,14 +64,17 @@ pub struct Parts {
     pub max_output_bytes: usize,
     /// Where requests come from.
     pub queue: Arc<dyn Queue>,
-    /// For each connection: runs that may be under way, and its engine.
-    pub engines: BTreeMap<String, (u32, Arc<dyn Engine>)>,
+    /// Its connections.
+    pub engines: Engines,
 }
 
 /// A worker. See the [module](self).
 pub struct Worker {
     shared: Arc<Shared>,
-    lanes: Vec<Arc<Lane>>,
+    lanes: Arc<Lanes>,
+    changes: mpsc::Sender<Request>,
+    asked: Mutex<mpsc::Receiver<Request>>,
+    turned: watch::Sender<()>,
 }
 
 /// What all drivers share.
@@ -89,11 +107,10 @@ impl Shared {
 impl Worker {
     /// A worker that has not begun.
     pub fn new(parts: Parts) -> Self {
-        let lanes = parts
-            .engines
-            .into_iter()
-            .map(|(name, (max, engine))| Arc::new(Lane::new(name, max, engine)))
-            .collect();
+        let drain = CancellationToken::new();
+        let lanes = Lanes::new(&drain);
+        lanes.open(parts.engines);
+        let (changes, asked) = mpsc::channel(1);
         Self {
             shared: Arc::new(Shared {
                 topology: parts.topology,
@@ -102,10 +119,13 @@ impl Worker {
                 max_output_bytes: parts.max_output_bytes,
                 queue: parts.queue,
                 cancels: Cancels::default(),
-                drain: CancellationToken::new(),
+                drain,
                 drivers: TaskTracker::new(),
             }),
-            lanes,
+            lanes: Arc::new(lanes),
+            changes,
+            asked: Mutex::new(asked),
+            turned: watch::Sender::new(()),
         }
     }
 
@@ -118,23 +138,63 @@ impl Worker {
         // Cancels first: a request that was cancelled while it waited should not be started.
         let cancels = self.shared.queue.cancels().await;
         rooms.spawn(heed(self.shared.clone(), self.lanes.clone(), cancels));
-        for lane in &self.lanes {
-            rooms.spawn(lane.clone().run(self.shared.clone()));
+        for lane in self.lanes.all() {
+            rooms.spawn(lane.run(self.shared.clone()));
         }
+        let mut changes = self.asked.lock().await;
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = loop {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
                 Some(room) = rooms.join_next() => if let Err(panic) = room {
                     break Err(panic);
                 },
+                Some(Request { change, done }) = changes.recv() => {
+                    for lane in self.lanes.carry_out(change) {
+                        rooms.spawn(lane.run(self.shared.clone()));
+                    }
+                    // Nobody may wait for it any more.
+                    let _ = done.send(());
+                }
+                _ = beat.tick() => self.turn(),
             }
         };
+        // Who asks for a change from now on is told that there is none.
+        changes.close();
+        drop(changes);
         self.drain().await;
         ended
     }
 
+    /// Puts connections in the place of others, while everything goes on. False where the worker has
+    /// ended, or ends before it came to it.
+    ///
+    /// What a closed connection held is handed back; its runs go on. One that is opened under the
+    /// same name is given the requests again and finds their runs.
+    pub async fn change(&self, change: Change) -> bool {
+        let (request, done) = Request::new(change);
+        self.changes.send(request).await.is_ok() && done.await.is_ok()
+    }
+
+    /// Changes whenever the worker's own loop has turned, once a second, and found that those of
+    /// all its connections turn too: what a watchdog is to be fed by.
+    pub fn turns(&self) -> watch::Receiver<()> {
+        self.turned.subscribe()
+    }
+
+    fn turn(&self) {
+        match self.lanes.stuck(STUCK) {
+            Some(lane) => tracing::error!(
+                connection = lane.name,
+                "the loop that takes deliveries is stuck, which is a bug of Sparkferry's"
+            ),
+            None => self.turned.send_replace(()),
+        }
+    }
+
     async fn drain(&self) {
-        let held: usize = self.lanes.iter().map(|lane| lane.len()).sum();
+        let held = self.in_flight();
         tracing::info!(held, "handing everything back; runs go on");
         self.shared.queue.stop_consuming().await;
         self.shared.drain.cancel();
@@ -151,10 +211,13 @@ impl Worker {
 
     /// The requests under way, at most `limit` of each connection.
     pub fn runs(&self, limit: usize) -> Vec<RunView> {
-        self.lanes
-            .iter()
-            .flat_map(|lane| lane.views(limit))
-            .collect()
+        let lanes = self.lanes.all();
+        lanes.iter().flat_map(|lane| lane.views(limit)).collect()
+    }
+
+    /// How many requests are under way.
+    pub fn in_flight(&self) -> usize {
+        self.lanes.all().iter().map(|lane| lane.len()).sum()
     }
 
     /// Whether the worker can do its work, and if not, why.
@@ -162,6 +225,7 @@ impl Worker {
         Readiness::new(
             self.shared.queue.health().borrow().trouble.clone(),
             self.lanes
+                .all()
                 .iter()
                 .map(|lane| (lane.name.clone(), lane.engine.trouble()))
                 .collect(),
@@ -173,14 +237,14 @@ impl Worker {
 /// Passes cancels on to the requests that are here, and keeps them for those to come.
 async fn heed(
     shared: Arc<Shared>,
-    lanes: Vec<Arc<Lane>>,
+    lanes: Arc<Lanes>,
     mut cancels: tokio::sync::mpsc::Receiver<sparkferry_shared::Cancel>,
 ) {
     while let Some(cancel) = cancels.recv().await {
         let reason = cancel.reason.clone().unwrap_or_default();
         // In this order: see `Lane::receive`.
         shared.cancels.insert(cancel.clone());
-        for lane in &lanes {
+        for lane in lanes.all() {
             if cancel.concerns(&lane.name, &cancel.cancel) {
                 lane.cancel(&cancel.cancel, &reason);
             }

@@ -42,9 +42,11 @@ const BEHIND_PORTS: [&str; 4] = [
 ];
 
 /// Crates that only some folders may name.
-const CRATES: [(&str, &[&str]); 3] = [
+const CRATES: [(&str, &[&str]); 5] = [
     ("lapin", &["queue/amqp"]),
     ("rusqlite", &["queue/sqlite"]),
+    ("sd_notify", &["observe/notify"]),
+    ("tracing_journald", &["observe/log"]),
     // The demo creates a job in its sandbox and reads the sandbox's books, which no engine does.
     ("reqwest", &["http", "engine/databricks", "cli/demo"]),
 ];

@@ -3,6 +3,7 @@
 mod environment;
 mod errors;
 mod shipped;
+mod written;
 
 use std::collections::HashMap;
 

@@ -21,6 +21,8 @@ struct Window {
     held: BTreeSet<u64>,
     done: Vec<u64>,
     returned: Vec<u64>,
+    /// Something was taken to be told and is still on its way.
+    telling: bool,
 }
 
 /// What goes over the wire in one flush, in this order.
@@ -56,6 +58,12 @@ impl Window {
         held
     }
 
+    /// Nothing is held, and nothing left to tell.
+    fn is_settled(&self) -> bool {
+        let told = self.done.is_empty() && self.returned.is_empty() && !self.telling;
+        self.held.is_empty() && told
+    }
+
     /// Takes what is to be told. The acknowledged tags below the oldest held one are told with
     /// one frame: every tag up to the greatest of them is settled then, and it has itself never
     /// been told before, so that the broker knows it.
@@ -64,6 +72,7 @@ impl Window {
         done.sort_unstable();
         let oldest_held = self.held.first().copied().unwrap_or(u64::MAX);
         let single = done.split_off(done.partition_point(|&tag| tag < oldest_held));
+        self.telling = true;
         Flush {
             returned: std::mem::take(&mut self.returned),
             up_to: done.last().copied(),
@@ -79,6 +88,7 @@ pub(super) struct Slot {
     channel: Channel,
     window: Mutex<Window>,
     settled: Notify,
+    told: Notify,
     lost: CancellationToken,
 }
 
@@ -134,7 +144,20 @@ impl Slot {
             let alone = BasicAckOptions { multiple: false };
             self.channel.basic_ack(tag, alone).await?;
         }
+        self.window().telling = false;
+        self.told.notify_waiters();
         Ok(())
+    }
+
+    /// Waits until nothing is held, and the broker was told so. Somebody must [`Slot::tell`].
+    pub(super) async fn settled(&self) {
+        loop {
+            let told = self.told.notified();
+            if self.window().is_settled() {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Tells what is settled, then gives everything else back with one frame.
@@ -176,6 +199,7 @@ impl Slots {
             channel,
             window: Mutex::default(),
             settled: Notify::new(),
+            told: Notify::new(),
             lost: CancellationToken::new(),
         });
         let mut slots = self.0.write().unwrap_or_else(PoisonError::into_inner);

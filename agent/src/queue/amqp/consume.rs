@@ -73,10 +73,11 @@ impl Taker {
         let mut pace = Pace::new();
         let mut deliveries = Some(deliveries);
         let source = format!("queue of {}", self.connection);
-        while deliveries.is_some() {
+        while let Some(outlet) = &deliveries {
             let live = tokio::select! {
                 () = self.stopping.cancelled() => return,
                 () = self.context.shutdown.cancelled() => return,
+                () = outlet.deliveries.closed() => break,
                 live = self.receiving.live() => live,
             };
             pace.begin();
@@ -100,14 +101,18 @@ impl Taker {
                 self.context.board.set(&source, None);
                 continue;
             }
+            let Some(outlet) = &deliveries else { break };
             let (connection, wait) = (&self.connection, pace.next_wait());
             tracing::warn!(connection, ?wait, "no deliveries, subscribing again: {why}");
             tokio::select! {
                 () = self.stopping.cancelled() => return,
                 () = self.context.shutdown.cancelled() => return,
+                () = outlet.deliveries.closed() => break,
                 () = sleep(wait) => {}
             }
         }
+        // Nobody takes from this queue any more, so nothing is wrong with it.
+        self.context.board.set(&source, None);
     }
 
     async fn open(&self, live: &Live) -> Result<(Channel, Consumer), QueueError> {
@@ -154,22 +159,23 @@ impl Taker {
             }
             () = live.dead.cancelled() => End::Lost("the connection ended".into()),
             error = slot.tell() => End::Lost(self.context.broker.error(&error).to_string()),
-            why = self.pump(channel, slot, consumer, deliveries) => {
+            end = self.pump(channel, slot, consumer, deliveries) => {
                 // After a cancel by the broker the channel would stay, and hold what is out.
-                let _ = channel.close(200, short("subscribing again")).await;
-                End::Lost(why)
+                let _ = channel.close(200, short("no longer used")).await;
+                end
             }
         }
     }
 
-    /// Passes deliveries on. Returns when the subscription has ended otherwise than by us.
+    /// Passes deliveries on. Returns when the subscription has ended otherwise than by us, or when
+    /// nobody listens any more and everything that was passed on is settled.
     async fn pump(
         &self,
         channel: &Channel,
         slot: &Slot,
         mut consumer: Consumer,
         deliveries: &mut Option<Outlet>,
-    ) -> String {
+    ) -> End {
         if let Some(to) = deliveries {
             let passed = tokio::select! {
                 biased;
@@ -177,12 +183,16 @@ impl Taker {
                 why = self.pass_on(slot, &mut consumer, to) => why,
             };
             if let Some(why) = passed {
-                return why;
+                return End::Lost(why);
             }
             self.stop(channel, slot, &mut consumer).await;
             *deliveries = None;
         }
-        std::future::pending().await
+        if self.stopping.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+        slot.settled().await;
+        End::Closed
     }
 
     /// Passes deliveries on until the subscription ends, and tells why it did; `None` when nobody
@@ -191,8 +201,16 @@ impl Taker {
         loop {
             // Room first: what waits at the broker can go to another worker.
             let room = to.deliveries.reserve().await.ok()?;
-            self.publishing.unblocked().await;
-            match consumer.next().await {
+            let next = async {
+                self.publishing.unblocked().await;
+                consumer.next().await
+            };
+            let next = tokio::select! {
+                biased;
+                () = to.deliveries.closed() => return None,
+                next = next => next,
+            };
+            match next {
                 Some(Ok(delivered)) => {
                     let lease = slot.lend(delivered.delivery_tag);
                     room.send(message::delivery(delivered, lease));

@@ -251,3 +251,41 @@ async fn take(deliveries: &mut Receiver<Delivery>, count: usize) -> Vec<Delivery
     }
     taken
 }
+
+/// A worker closes one receiver and opens another on the same queue: the new one alone is given
+/// requests, and what came by the old one can still be settled.
+pub async fn one_subscription_takes_the_place_of_another<H: Harness>(harness: &H) {
+    const LATER: usize = 20;
+    let [connection, _] = harness.connections();
+    let (worker, producer) = (harness.worker().await, harness.producer().await);
+    let mut old = worker.consume(connection, 10).await;
+    for name in ["kept", "back"] {
+        submit(&*producer, connection, &id(name)).await;
+    }
+    let kept = next(&mut old, &id("kept")).await;
+    let back = next(&mut old, &id("back")).await;
+
+    old.close();
+    let mut new = worker.consume(connection, 100).await;
+    worker.hand_back(&back.lease).await;
+    within(AT_ONCE, "the end of the old receiver", async {
+        while let Some(unread) = old.recv().await {
+            worker.hand_back(&unread.lease).await;
+        }
+    })
+    .await;
+    // It may have been given to the old one again before that had ended.
+    let back = next(&mut new, &id("back")).await;
+    assert!(back.seen_before);
+    for number in 0..LATER {
+        let later = id(&format!("later-{number}"));
+        submit(&*producer, connection, &later).await;
+        let delivery = next(&mut new, &later).await;
+        finish(&*worker, connection, &later, &delivery).await;
+    }
+    assert!(!kept.lease.lost.is_cancelled());
+    finish(&*worker, connection, &id("kept"), &kept).await;
+    finish(&*worker, connection, &id("back"), &back).await;
+    worker.close().await;
+    nothing_is_left(harness, connection).await;
+}

@@ -1,6 +1,6 @@
 //! What the stories share: a sandbox, a queue of its own, worker processes, a producer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -157,6 +157,18 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
         }
     }
 
+    /// Changes a part of the workers' configuration, which they read when they are told to.
+    pub(super) fn reconfigure(&self, part: &str, instead: &str) {
+        let text = fs::read_to_string(&self.configuration).expect("our own file");
+        assert!(text.contains(part), "{text}");
+        fs::write(&self.configuration, text.replace(part, instead)).expect("our own file");
+    }
+
+    /// What the workers have logged.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("workers.log")).unwrap_or_default()
+    }
+
     /// Starts a worker process. It is killed when it is dropped.
     pub(super) fn worker(&self) -> Child {
         let log = self.folder.path().join("workers.log");
@@ -212,8 +224,7 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
 impl Drop for Story {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.folder.path().join("workers.log"));
-            let log = log.unwrap_or_default();
+            let log = self.log();
             let last: Vec<&str> = log.lines().rev().take(30).collect();
             eprintln!("the workers' last lines, newest first: {last:#?}");
         }
@@ -303,6 +314,30 @@ pub(super) struct Heard {
 }
 
 impl Heard {
+    /// Listens until so many distinct requests have had such an event.
+    pub(super) async fn events_of(
+        &mut self,
+        news: &mut Receiver<News>,
+        event_type: EventType,
+        wanted: usize,
+    ) {
+        let mut ids = BTreeSet::new();
+        while ids.len() < wanted {
+            let heard = timeout(PATIENCE, news.recv()).await;
+            let heard = heard
+                .unwrap_or_else(|_| panic!("{event_type:?} of {} requests of {wanted}", ids.len()));
+            match heard.expect("the producer listens") {
+                News::Event(event) => {
+                    if event.event_type == event_type {
+                        ids.insert(event.id.clone());
+                    }
+                    self.events.push((event.id, event.event_type));
+                }
+                News::Result(result) => drop(self.results.insert(result.id.clone(), *result)),
+            }
+        }
+    }
+
     /// Listens until there are so many distinct results. A result that comes twice is the same.
     pub(super) async fn listen(&mut self, news: &mut Receiver<News>, wanted: usize) {
         while self.results.len() < wanted {
