@@ -13,6 +13,8 @@ pub struct RunView {
     pub id: Id,
     /// Its connection.
     pub connection: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// When this worker received it.
     pub received_at: Timestamp,
     /// The attempt under way, from 1; `null` before the first one.

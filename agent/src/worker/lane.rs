@@ -1,6 +1,6 @@
 //! One connection: its queue, its engine, and one driver for each id under way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -73,7 +73,11 @@ impl Lane {
                 metrics::delivery_adopted(&self.name);
                 return;
             }
-            let driver = Arc::new(Driver::new(id.clone(), delivery.received_at));
+            let labels = match &request {
+                Ok(request) => request.labels.clone(),
+                Err(_) => BTreeMap::new(),
+            };
+            let driver = Arc::new(Driver::new(id.clone(), labels, delivery.received_at));
             driver.slot.take_over(answer, due_back);
             drivers.insert(id.clone(), driver.clone());
             driver

@@ -15,6 +15,8 @@ mod cancels;
 mod driver;
 mod lane;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -72,14 +74,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Runs a task that belongs to the worker: a drain waits for it, its panic is seen.
+    /// Runs a task that belongs to the worker: a drain waits for it, its panic is seen. (A driver
+    /// sees to its own panics.)
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.drivers.spawn(async move {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 let what = driver::panic_text(panic.as_ref());
                 tracing::error!(
                     what,
-                    "a driver panicked outside its request; its delivery goes back at the drain"
+                    "a task of the worker panicked; what it held goes back at the drain"
                 );
             }
         });
