@@ -136,7 +136,13 @@ async fn open_queue(
     let topology = settings.topology.clone();
     match &settings.queue.place {
         QueuePlace::Amqp(url) => {
-            let queue = AmqpQueue::open(url, &settings.queue, &topology, connections)?;
+            let queue = AmqpQueue::open(
+                url,
+                &settings.queue,
+                &topology,
+                &settings.worker.name,
+                connections,
+            )?;
             Ok(queue)
         }
         QueuePlace::Sqlite(path) => {

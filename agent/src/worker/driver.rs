@@ -100,7 +100,10 @@ pub(super) struct Drive {
     pub(super) driver: Arc<Driver>,
     /// The request; or, of one that can't be carried out, what is wrong with it.
     pub(super) request: Result<Request, FieldFault>,
-    pub(super) seen_before: bool,
+    /// The queue delivered it before.
+    pub(super) redelivered: bool,
+    /// An earlier worker may have started runs for it.
+    pub(super) perhaps_begun: bool,
 }
 
 impl Drive {
@@ -171,7 +174,7 @@ impl Drive {
             request,
             names,
             received_at: self.driver.received_at,
-            seen_before: self.seen_before,
+            seen_before: self.perhaps_begun,
             max_output_bytes: self.shared.max_output_bytes,
         };
         match AssertUnwindSafe(flow.carry_out()).catch_unwind().await {
@@ -246,7 +249,7 @@ impl Drive {
             received_at: self.driver.received_at,
             finished_at: Timestamp::now(),
             worker: self.shared.worker.clone(),
-            redelivered: self.seen_before,
+            redelivered: self.redelivered,
         };
         let body = match serde_json::to_vec(&result) {
             Ok(body) => body,

@@ -84,15 +84,20 @@ impl Lane {
         };
         metrics::in_flight(&self.name, 1);
         // In this order: a cancel that arrives now finds the driver, one that came before is kept.
-        if let Some(reason) = shared.cancels.reason(&self.name, &id) {
-            driver.cancel(reason);
+        let mut sent_again = false;
+        if let Some(cancel) = shared.cancels.in_force(&self.name, &id) {
+            // Nobody cancels what was not sent yet: this may be the copy of a request that is done,
+            // and then its own ending is the true one. So the run is looked for.
+            sent_again = cancel.is_older_than(delivery.sent_at);
+            driver.cancel(cancel.reason);
         }
         let drive = Drive {
             shared: shared.clone(),
             lane: self.clone(),
             driver,
             request,
-            seen_before: delivery.seen_before,
+            redelivered: delivery.seen_before,
+            perhaps_begun: delivery.seen_before || sent_again,
         };
         shared.spawn(drive.run());
     }

@@ -26,13 +26,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use sparkferry_shared::Topology;
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::Engine;
 use crate::observe::runs::{Readiness, RunView};
-use crate::queue::Queue;
+use crate::queue::{Queue, SentCancel};
 use cancels::Cancels;
 use lane::Lane;
 
@@ -174,15 +175,12 @@ impl Worker {
 }
 
 /// Passes cancels on to the requests that are here, and keeps them for those to come.
-async fn heed(
-    shared: Arc<Shared>,
-    lanes: Vec<Arc<Lane>>,
-    mut cancels: tokio::sync::mpsc::Receiver<sparkferry_shared::Cancel>,
-) {
-    while let Some(cancel) = cancels.recv().await {
+async fn heed(shared: Arc<Shared>, lanes: Vec<Arc<Lane>>, mut cancels: mpsc::Receiver<SentCancel>) {
+    while let Some(sent) = cancels.recv().await {
+        let cancel = sent.cancel.clone();
         let reason = cancel.reason.clone().unwrap_or_default();
         // In this order: see `Lane::receive`.
-        shared.cancels.insert(cancel.clone());
+        shared.cancels.insert(sent);
         for lane in &lanes {
             if cancel.concerns(&lane.name, &cancel.cancel) {
                 lane.cancel(&cancel.cancel, &reason);

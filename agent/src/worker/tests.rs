@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Parts, Worker};
 use crate::engine::fake::{FakeEngine, World};
-use crate::queue::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, TraceContext};
+use crate::queue::{
+    Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, SentCancel, TraceContext,
+};
 
 const CONNECTION: &str = "prod";
 
@@ -33,6 +35,8 @@ struct MemoryQueue {
     panics_before: AtomicUsize,
     panics_after: AtomicUsize,
     handed_back: Mutex<Vec<Instant>>,
+    cancel: mpsc::Sender<SentCancel>,
+    cancels: Mutex<Option<mpsc::Receiver<SentCancel>>>,
     health: watch::Sender<Health>,
 }
 
@@ -40,6 +44,7 @@ impl MemoryQueue {
     fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
         let (to_worker, from_here) = mpsc::channel(100);
         let (results, told) = mpsc::unbounded_channel();
+        let (cancel, cancels) = mpsc::channel(1);
         let queue = Self {
             to_worker,
             from_here: Mutex::new(Some(from_here)),
@@ -49,12 +54,14 @@ impl MemoryQueue {
             panics_before: AtomicUsize::new(0),
             panics_after: AtomicUsize::new(0),
             handed_back: Mutex::default(),
+            cancel,
+            cancels: Mutex::new(Some(cancels)),
             health: watch::Sender::default(),
         };
         (Arc::new(queue), told)
     }
 
-    fn deliver(&self, body: Bytes, seen_before: bool) {
+    fn deliver(&self, body: Bytes, seen_before: bool, sent_at: Option<Timestamp>) {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.lent.lock().unwrap().insert(number, body.clone());
         let delivery = Delivery {
@@ -64,6 +71,7 @@ impl MemoryQueue {
             reply_to: None,
             trace: TraceContext::default(),
             seen_before,
+            sent_at,
             received_at: Timestamp::now(),
             lease: Lease {
                 slot: 1,
@@ -76,8 +84,12 @@ impl MemoryQueue {
     }
 
     fn submit(&self, id: &str) {
+        self.submit_at(id, None);
+    }
+
+    fn submit_at(&self, id: &str, sent_at: Option<Timestamp>) {
         let body = json!({ "id": id, "run_now": { "job_id": 1, "fake": {} } });
-        self.deliver(body.to_string().into(), false);
+        self.deliver(body.to_string().into(), false, sent_at);
     }
 
     fn unsettled(&self) -> usize {
@@ -98,8 +110,8 @@ impl Queue for MemoryQueue {
         self.from_here.lock().unwrap().take().expect("once")
     }
 
-    async fn cancels(&self) -> mpsc::Receiver<Cancel> {
-        mpsc::channel(1).1
+    async fn cancels(&self) -> mpsc::Receiver<SentCancel> {
+        self.cancels.lock().unwrap().take().expect("once")
     }
 
     async fn finish(&self, answers: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
@@ -115,7 +127,7 @@ impl Queue for MemoryQueue {
     async fn hand_back(&self, lease: &Lease) {
         let body = self.lent.lock().unwrap().remove(&lease.number);
         self.handed_back.lock().unwrap().push(Instant::now());
-        self.deliver(body.expect("it was lent"), true);
+        self.deliver(body.expect("it was lent"), true, None);
     }
 
     async fn bury(&self, _: &Delivery, _: &Unreadable) -> Result<(), LeaseLost> {
@@ -235,4 +247,37 @@ async fn a_drain_does_not_wait_for_what_a_panic_left() {
     let began = Instant::now();
     story.end().await;
     assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_again_after_its_cancel_has_the_ending_it_had() {
+    let mut story = Story::begin();
+    let second = |second| Some(Timestamp::from_second(second).unwrap());
+    story.queue.submit_at("done", second(100));
+    assert_eq!(story.result().await.outcome, Outcome::Success);
+    for id in ["done", "waiting"] {
+        let cancel = Cancel {
+            cancel: id.parse().unwrap(),
+            connection: None,
+            reason: None,
+        };
+        let sent_at = second(200);
+        let heard = story
+            .queue
+            .cancel
+            .send(SentCancel { cancel, sent_at })
+            .await;
+        heard.expect("the worker listens");
+    }
+    // Room for another one: the worker has taken the last of them.
+    let room = story.queue.cancel.reserve().await;
+    drop(room.expect("the worker listens"));
+
+    story.queue.submit_at("done", second(300));
+    assert_eq!(story.result().await.outcome, Outcome::Success);
+    // One that was in the queue when it was cancelled is never started.
+    story.queue.submit_at("waiting", second(150));
+    assert_eq!(story.result().await.outcome, Outcome::Canceled);
+    assert_eq!(story.world.runs_started(), 1);
+    story.end().await;
 }
