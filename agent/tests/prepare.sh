@@ -2,7 +2,7 @@
 # Brings what is needed beside Rust, and leaves alone what is there already.
 #
 #   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
-#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Python with databricks-sdk, and AsyncAPI's parser
+#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Python with databricks-sdk, AsyncAPI's parser, Chromium
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh --where cargo-deny     prints where it is
 #
@@ -135,6 +135,10 @@ asyncapi_parser() {
   fi
 }
 
+browser() {
+  command -v chromium >/dev/null || packages "no Chromium (the status page is tested in it)" chromium
+}
+
 cargo_deny() {
   if command -v cargo-deny >/dev/null; then
     command -v cargo-deny
@@ -166,6 +170,7 @@ case ${1:-} in
     rabbitmq
     python_packages
     asyncapi_parser
+    browser
     ;;
   lint)
     build

@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::setup::{self, Loaded};
 use crate::config::{QueuePlace, Settings};
 use crate::engine::table;
-use crate::observe::runs::{Readiness, RunView};
+use crate::observe::runs::{Overview, Readiness};
 use crate::observe::{log, metrics, serve};
 use crate::queue::Queue;
 use crate::queue::amqp::AmqpQueue;
@@ -34,7 +34,8 @@ Examples:
   sparkferry run
   sparkferry run --config /etc/sparkferry/agent.toml
 
-While it runs, http.listen serves /healthz, /readyz, /metrics and /api/runs.")]
+While it runs, http.listen serves the status page at /, its data at /api/runs, and
+/healthz, /readyz and /metrics.")]
 pub(crate) struct RunArgs {}
 
 pub(crate) async fn run(_: &RunArgs, loaded: Loaded) -> Result<Exit, Problem> {
@@ -168,7 +169,7 @@ async fn serve_http(
     let listen = settings.http_listen?;
     match serve::bind(listen).await {
         Ok((listener, address)) => {
-            tracing::info!(%address, "serving /healthz, /readyz, /metrics and /api/runs");
+            tracing::info!(%address, "serving the status page, /healthz, /readyz, /metrics and /api/runs");
             // Until the worker has drained: readiness tells that too.
             let forever = CancellationToken::new();
             Some(tokio::spawn(async move {
@@ -188,8 +189,8 @@ async fn serve_http(
 struct Page(Arc<Worker>);
 
 impl serve::Source for Page {
-    fn runs(&self, limit: usize) -> Vec<RunView> {
-        self.0.runs(limit)
+    fn overview(&self, limit: usize) -> Overview {
+        self.0.overview(limit)
     }
 
     fn readiness(&self) -> Readiness {

@@ -139,14 +139,12 @@ impl Lane {
         }
     }
 
-    /// The requests under way, for the status page, at most `limit`.
+    /// The requests under way, for the status page: at most `limit`, those that came first.
     pub(super) fn views(&self, limit: usize) -> Vec<RunView> {
-        let drivers = self.drivers();
-        drivers
-            .values()
-            .take(limit)
-            .map(|driver| driver.view(&self.name))
-            .collect()
+        let mut drivers: Vec<Arc<Driver>> = self.drivers().values().cloned().collect();
+        drivers.sort_unstable_by(|a, b| (a.received_at, &a.id).cmp(&(b.received_at, &b.id)));
+        let first = drivers.iter().take(limit);
+        first.map(|driver| driver.view(&self.name)).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use sparkferry_shared::Topology;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::Engine;
-use crate::observe::runs::{Readiness, RunView};
+use crate::observe::runs::{Overview, Readiness};
 use crate::queue::{Queue, SentCancel};
 use cancels::Cancels;
 use lane::Lane;
@@ -153,12 +154,19 @@ impl Worker {
         self.shared.queue.close().await;
     }
 
-    /// The requests under way, at most `limit` of each connection.
-    pub fn runs(&self, limit: usize) -> Vec<RunView> {
-        self.lanes
-            .iter()
-            .flat_map(|lane| lane.views(limit))
-            .collect()
+    /// What it is doing, with at most `limit` requests of each connection.
+    pub fn overview(&self, limit: usize) -> Overview {
+        let lanes = self.lanes.iter();
+        Overview {
+            worker: self.shared.worker.clone(),
+            now: Timestamp::now(),
+            readiness: self.readiness(),
+            in_flight: lanes
+                .clone()
+                .map(|lane| (lane.name.clone(), lane.len()))
+                .collect(),
+            runs: lanes.flat_map(|lane| lane.views(limit)).collect(),
+        }
     }
 
     /// Whether the worker can do its work, and if not, why.

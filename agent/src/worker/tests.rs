@@ -197,7 +197,7 @@ impl Story {
         self.stop.cancel();
         self.working.await.expect("it ends well");
         assert_eq!(
-            self.worker.runs(10).len(),
+            self.worker.overview(10).runs.len(),
             0,
             "a driver is left in its lane"
         );

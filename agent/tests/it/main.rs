@@ -4,5 +4,7 @@ mod arrows;
 mod asyncapi;
 #[expect(dead_code, reason = "the library's own tests need more of it")]
 mod broker;
+mod browser;
 mod cli;
+mod page;
 mod stories;

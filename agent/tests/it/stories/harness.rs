@@ -83,9 +83,16 @@ impl Workspace {
     }
 }
 
+impl Workspace {
+    /// Serves no longer.
+    pub(super) fn close(&self) {
+        self.serving.abort();
+    }
+}
+
 impl Drop for Workspace {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.close();
     }
 }
 
@@ -159,6 +166,11 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
 
     /// Starts a worker process. It is killed when it is dropped.
     pub(super) fn worker(&self) -> Child {
+        self.worker_with(&[])
+    }
+
+    /// The same, with variables that go over the settings.
+    pub(super) fn worker_with(&self, variables: &[(&str, &str)]) -> Child {
         let log = self.folder.path().join("workers.log");
         let log = OpenOptions::new().create(true).append(true).open(log);
         let log = log.expect("our own folder");
@@ -168,6 +180,7 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
             .arg(&self.configuration)
             .current_dir(self.folder.path())
             .env_clear()
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(copy)
@@ -264,6 +277,8 @@ pub(super) struct Work {
     pub(super) duration_ms: usize,
     /// What becomes of its first attempt, its second, and so on.
     pub(super) outcomes: &'static str,
+    /// Its label `team`.
+    pub(super) label: Option<&'static str>,
 }
 
 impl Work {
@@ -272,6 +287,7 @@ impl Work {
             id: format!("work-{number}").parse().expect("an id"),
             duration_ms,
             outcomes,
+            label: None,
         }
     }
 
@@ -282,6 +298,7 @@ impl Work {
         });
         let body = json!({
             "id": self.id.as_str(),
+            "labels": self.label.map(|label| json!({"team": label})).unwrap_or(json!({})),
             "max_retries": 3,
             "min_retry_interval_millis": 100,
             "max_retry_interval_millis": 200,
