@@ -2,7 +2,7 @@
 # Brings what is needed beside Rust, and leaves alone what is there already.
 #
 #   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
-#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Python with databricks-sdk, and
+#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Chromium, Python with databricks-sdk, and
 #                        what checks the AsyncAPI document and the manifests
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh package   cargo-deb and cargo-cyclonedx
@@ -144,6 +144,10 @@ npm_install() {
   fi
 }
 
+browser() {
+  command -v chromium >/dev/null || packages "no Chromium (the status page is tested in it)" chromium
+}
+
 manifest_checkers() {
   npm_install keda "$tests/containers/package.json" "KEDA's schemas, to check docker/kubernetes"
   local requirements
@@ -224,6 +228,7 @@ case ${1:-} in
     python_packages
     npm_install asyncapi "$tests/asyncapi/package.json" "AsyncAPI's parser, to check the AsyncAPI document"
     manifest_checkers
+    browser
     if [ -n "${SPARKFERRY_TEST_DEPLOY:-}" ]; then
       systemd
       container_builders

@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::reload;
 use super::setup::Loaded;
 use crate::config::{QueuePlace, Settings};
-use crate::observe::runs::{Readiness, RunView};
+use crate::observe::runs::{Overview, Readiness};
 use crate::observe::serve::Source;
 use crate::observe::{log, metrics, notify, serve};
 use crate::queue::Queue;
@@ -36,7 +36,8 @@ Examples:
   sparkferry run
   sparkferry run --config /etc/sparkferry/agent.toml
 
-While it runs, http.listen serves /healthz, /readyz, /metrics and /api/runs.")]
+While it runs, http.listen serves the status page at /, its data at /api/runs, and
+/healthz, /readyz and /metrics.")]
 pub(crate) struct RunArgs {}
 
 pub(crate) async fn run(_: &RunArgs, loaded: Loaded) -> Result<Exit, Problem> {
@@ -140,7 +141,8 @@ async fn open_queue(settings: &Settings) -> Result<Arc<dyn Queue>, Problem> {
     match &settings.queue.place {
         QueuePlace::Amqp(url) => {
             // Connections come and go: each sees to its own queue when it begins to take from it.
-            Ok(AmqpQueue::open(url, &settings.queue, &topology, &[])?)
+            let name = &settings.worker.name;
+            Ok(AmqpQueue::open(url, &settings.queue, &topology, name, &[])?)
         }
         QueuePlace::Sqlite(path) => {
             let (path, worker) = (path.clone(), settings.worker.name.clone());
@@ -165,7 +167,7 @@ async fn serve_http(
     let listen = settings.http_listen?;
     match serve::bind(listen).await {
         Ok((listener, address)) => {
-            tracing::info!(%address, "serving /healthz, /readyz, /metrics and /api/runs");
+            tracing::info!(%address, "serving the status page, /healthz, /readyz, /metrics and /api/runs");
             // Until the worker has drained: readiness tells that too.
             let forever = CancellationToken::new();
             Some(tokio::spawn(async move {
@@ -197,8 +199,11 @@ impl Told {
 }
 
 impl Source for Told {
-    fn runs(&self, limit: usize) -> Vec<RunView> {
-        self.worker.runs(limit)
+    fn overview(&self, limit: usize) -> Overview {
+        Overview {
+            readiness: self.readiness(),
+            ..self.worker.overview(limit)
+        }
     }
 
     fn readiness(&self) -> Readiness {

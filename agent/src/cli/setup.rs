@@ -134,8 +134,7 @@ pub(crate) async fn producer(settings: &Settings) -> Result<Box<dyn Producer>, P
 /// Starts the log of a command that a person waits for: what goes wrong, and no more.
 pub(crate) fn quiet_log() -> Result<(), Problem> {
     let settings = LogSettings {
-        // What the AMQP library logs as an error is an error of ours a moment later, in words.
-        level: "warn,lapin=off".to_owned(),
+        level: "warn".to_owned(),
         format: LogFormat::Text,
     };
     log::start(&settings)?;

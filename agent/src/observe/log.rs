@@ -16,6 +16,10 @@ use crate::config::{ConfigError, LogFormat, LogSettings};
 /// The variable whose directives go over `log.level`.
 const DIRECTIVES: &str = "RUST_LOG";
 
+/// Off unless somebody asks for it: what the AMQP library logs about a lost connection is a line of
+/// our own a moment later, in words.
+const QUIET: &str = "lapin=off";
+
 /// What the log lets through. Can be changed while the program runs.
 #[derive(Debug, Clone)]
 pub struct Level(reload::Handle<EnvFilter, Registry>);
@@ -36,7 +40,7 @@ impl Level {
 /// Starts the log. By itself it goes to the journal, each event with its fields, where systemd says
 /// that stderr goes there; else it is text on a terminal and JSON lines elsewhere. The settings may
 /// say which lines are to be written, and then they are. The directives in `RUST_LOG`, if there are
-/// any, go over the setting `log.level`.
+/// any, go over the setting `log.level`, and are taken by the letter.
 ///
 /// The first call in a process decides; later ones change nothing.
 ///
@@ -92,11 +96,12 @@ fn filter_now(settings: &LogSettings) -> Result<EnvFilter, ConfigError> {
 }
 
 fn filter(level: &str, directives: Option<&str>) -> Result<EnvFilter, ConfigError> {
-    let (setting, text) = match directives.filter(|text| !text.trim().is_empty()) {
-        Some(text) => (DIRECTIVES, text),
-        None => ("log.level", level),
+    let (setting, text, filter) = match directives.filter(|text| !text.trim().is_empty()) {
+        Some(text) => (DIRECTIVES, text, text.to_owned()),
+        // In this order: what the setting says of the library itself holds.
+        None => ("log.level", level, format!("{QUIET},{level}")),
     };
-    EnvFilter::try_new(text).map_err(|e| ConfigError::Value {
+    EnvFilter::try_new(filter).map_err(|e| ConfigError::Value {
         setting: setting.to_owned(),
         why: format!(
             "{text:?} is no level (error, warn, info, debug, trace) and no list of directives \
@@ -112,8 +117,16 @@ mod tests {
     #[test]
     fn the_variable_goes_over_the_setting() {
         assert_eq!(filter("info", Some("debug")).unwrap().to_string(), "debug");
-        assert_eq!(filter("info", Some(" ")).unwrap().to_string(), "info");
-        assert_eq!(filter("info", None).unwrap().to_string(), "info");
+        for none in [None, Some(" ")] {
+            let filter = filter("info", none).unwrap().to_string();
+            assert_eq!(filter, "lapin=off,info");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_the_librarys_lines_gets_them() {
+        let filter = filter("info,lapin=debug", None).unwrap().to_string();
+        assert_eq!(filter, "lapin=debug,info");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What the worker tells about itself: metrics, health, the status page's data, the log, systemd.
+//! What the worker tells about itself: metrics, health, the status page and its data, the log, systemd.
 
 pub mod log;
 pub mod metrics;
 pub mod notify;
+mod page;
 pub mod runs;
 pub mod serve;

@@ -6,6 +6,21 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sparkferry_shared::Id;
 
+/// What the status page shows.
+#[derive(Debug, Clone, Serialize)]
+pub struct Overview {
+    /// What the worker calls itself.
+    pub worker: String,
+    /// The worker's clock, by which the other times are to be read.
+    pub now: Timestamp,
+    /// Whether it can do its work.
+    pub readiness: Readiness,
+    /// The number of requests under way, by connection.
+    pub in_flight: BTreeMap<String, usize>,
+    /// The requests under way; of each connection those that have been here longest, that first.
+    pub runs: Vec<RunView>,
+}
+
 /// A request under way in this worker.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunView {
@@ -13,6 +28,8 @@ pub struct RunView {
     pub id: Id,
     /// Its connection.
     pub connection: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// When this worker received it.
     pub received_at: Timestamp,
     /// The attempt under way, from 1; `null` before the first one.

@@ -1,4 +1,4 @@
-//! The worker's HTTP side: `/healthz`, `/readyz`, `/metrics`, `/api/runs`.
+//! The worker's HTTP side: the status page, `/healthz`, `/readyz`, `/metrics`, `/api/runs`.
 //!
 //! It reads and never changes anything, and holds no secret, so it asks for no password; it listens
 //! on loopback unless told otherwise.
@@ -13,16 +13,16 @@ use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::runs::{Readiness, RunView};
+use super::page;
+use super::runs::{Overview, Readiness};
 
 /// Where the answers come from.
 pub trait Source: Send + Sync {
-    /// The requests under way, at most `limit` of each connection.
-    fn runs(&self, limit: usize) -> Vec<RunView>;
+    /// What the status page shows, with at most `limit` requests of each connection.
+    fn overview(&self, limit: usize) -> Overview;
     /// Whether the worker can do its work.
     fn readiness(&self) -> Readiness;
 }
@@ -52,6 +52,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(prometheus))
         .route("/api/runs", get(runs))
+        .merge(page::routes())
         .with_state(App { source, metrics });
     axum::serve(listener, app)
         .with_graceful_shutdown(async move { stop.cancelled().await })
@@ -79,5 +80,5 @@ struct Limit {
 }
 
 async fn runs(State(app): State<App>, Query(Limit { limit }): Query<Limit>) -> impl IntoResponse {
-    Json(json!({ "runs": app.source.runs(limit.unwrap_or(1000)) }))
+    Json(app.source.overview(limit.unwrap_or(1000)))
 }

@@ -38,7 +38,7 @@ pub trait Queue: Send + Sync {
     ///
     /// Returns when the past ones are on their way, or after a few seconds where the broker can't
     /// be reached: a request that is cancelled before it is delivered should not be started.
-    async fn cancels(&self) -> mpsc::Receiver<Cancel>;
+    async fn cancels(&self) -> mpsc::Receiver<SentCancel>;
 
     /// Publishes a result and, once that is confirmed, acknowledges the deliveries it answers:
     /// to the results exchange once, and to each `reply_to`.
@@ -91,10 +91,22 @@ pub struct Delivery {
     pub trace: TraceContext,
     /// It was delivered before: an earlier worker may have started the run.
     pub seen_before: bool,
+    /// When its producer sent it, by the producer's clock. `None` where the message does not say,
+    /// and where the queue never delivers an id again that is done.
+    pub sent_at: Option<Timestamp>,
     /// When it arrived here.
     pub received_at: Timestamp,
     /// The loan.
     pub lease: Lease,
+}
+
+/// A cancel as it arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentCancel {
+    /// The cancel.
+    pub cancel: Cancel,
+    /// When it was sent, by its sender's clock; `None` where that is not known.
+    pub sent_at: Option<Timestamp>,
 }
 
 /// The W3C trace context of a message.

@@ -1,7 +1,9 @@
 //! One request in this worker: its loans, its cancel, its walk, its settlement.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -21,9 +23,16 @@ use crate::observe::metrics;
 use crate::observe::runs::RunView;
 use crate::queue::Outgoing;
 
+/// How long a driver that panicked outside its request keeps what it holds: a bug that comes again
+/// with the redelivery is then one line in the log now and then, and not a worker that does nothing
+/// else.
+const AFTER_PANIC: Duration = Duration::from_secs(15);
+
 /// What others in this worker see of a request under way.
 pub(super) struct Driver {
     pub(super) id: Id,
+    /// The request's labels.
+    labels: BTreeMap<String, String>,
     pub(super) slot: Slot,
     pub(super) received_at: Timestamp,
     cancel: OnceLock<String>,
@@ -42,9 +51,10 @@ struct Seen {
 }
 
 impl Driver {
-    pub(super) fn new(id: Id, received_at: Timestamp) -> Self {
+    pub(super) fn new(id: Id, labels: BTreeMap<String, String>, received_at: Timestamp) -> Self {
         Self {
             id,
+            labels,
             slot: Slot::default(),
             received_at,
             cancel: OnceLock::new(),
@@ -66,6 +76,7 @@ impl Driver {
         RunView {
             id: self.id.clone(),
             connection: connection.to_owned(),
+            labels: self.labels.clone(),
             received_at: self.received_at,
             attempt: seen.attempt,
             run_id: seen.run_id,
@@ -89,21 +100,41 @@ pub(super) struct Drive {
     pub(super) driver: Arc<Driver>,
     /// The request; or, of one that can't be carried out, what is wrong with it.
     pub(super) request: Result<Request, FieldFault>,
-    pub(super) seen_before: bool,
+    /// The queue delivered it before.
+    pub(super) redelivered: bool,
+    /// An earlier worker may have started runs for it.
+    pub(super) perhaps_begun: bool,
 }
 
 impl Drive {
     /// Carries the request out, settles it and leaves the lane. Everything that can happen to it
     /// ends here: its ending, its loss to another worker, the worker's drain, a panic.
     pub(super) async fn run(self) {
+        let seat = Seat(&self);
+        let Err(panic) = AssertUnwindSafe(self.carry_out()).catch_unwind().await else {
+            return;
+        };
+        let what = panic_text(panic.as_ref());
+        tracing::error!(id = %self.driver.id, connection = self.lane.name, what, "a driver panicked outside its request, which is a bug of Sparkferry's; its delivery goes back");
+        let left = self.driver.slot.close();
+        // A copy of the request that comes from now on finds a driver of its own.
+        drop(seat);
+        tokio::select! {
+            // The queue's close gives all back.
+            () = self.shared.drain.cancelled() => return,
+            () = tokio::time::sleep(AFTER_PANIC) => {}
+        }
+        for lease in left {
+            metrics::handed_back(&self.lane.name);
+            self.shared.queue.hand_back(&lease).await;
+        }
+    }
+
+    async fn carry_out(&self) {
         let host = LaneHost {
             shared: &self.shared,
             lane: &self.lane,
             driver: &self.driver,
-            labels: match &self.request {
-                Ok(request) => request.labels.clone(),
-                Err(_) => std::collections::BTreeMap::new(),
-            },
         };
         let names = Names::new(
             self.shared.topology.namespace(),
@@ -130,7 +161,6 @@ impl Drive {
         } else {
             self.give_back(&host).await;
         }
-        self.lane.leave(&self.driver);
     }
 
     async fn walk(&self, host: &LaneHost<'_>, names: Names) -> Ending {
@@ -144,7 +174,7 @@ impl Drive {
             request,
             names,
             received_at: self.driver.received_at,
-            seen_before: self.seen_before,
+            seen_before: self.perhaps_begun,
             max_output_bytes: self.shared.max_output_bytes,
         };
         match AssertUnwindSafe(flow.carry_out()).catch_unwind().await {
@@ -212,14 +242,14 @@ impl Drive {
             outcome,
             connection: self.lane.name.clone(),
             kind,
-            labels: host.labels.clone(),
+            labels: self.driver.labels.clone(),
             attempts,
             output,
             error,
             received_at: self.driver.received_at,
             finished_at: Timestamp::now(),
             worker: self.shared.worker.clone(),
-            redelivered: self.seen_before,
+            redelivered: self.redelivered,
         };
         let body = match serde_json::to_vec(&result) {
             Ok(body) => body,
@@ -263,6 +293,18 @@ impl Drive {
     }
 }
 
+/// A driver's place in its lane. However the driver ends, it takes no more loans and leaves.
+struct Seat<'a>(&'a Drive);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let Drive { lane, driver, .. } = self.0;
+        // Those that are left were dropped with the worker's runtime: the queue takes them back.
+        driver.slot.close();
+        lane.leave(driver);
+    }
+}
+
 fn rejected(error: RunError) -> Ending {
     Ending {
         outcome: Outcome::Rejected,
@@ -287,7 +329,6 @@ struct LaneHost<'a> {
     shared: &'a Shared,
     lane: &'a Lane,
     driver: &'a Driver,
-    labels: std::collections::BTreeMap<String, String>,
 }
 
 #[async_trait]
@@ -329,7 +370,7 @@ impl Host for LaneHost<'_> {
             connection: self.lane.name.clone(),
             at: self.now(),
             worker: self.shared.worker.clone(),
-            labels: self.labels.clone(),
+            labels: self.driver.labels.clone(),
             attempt,
             details,
         });

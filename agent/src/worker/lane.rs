@@ -1,6 +1,6 @@
 //! One connection: its queue, its engine, and one driver for each id under way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -107,22 +107,31 @@ impl Lane {
                 metrics::delivery_adopted(&self.name);
                 return;
             }
-            let driver = Arc::new(Driver::new(id.clone(), delivery.received_at));
+            let labels = match &request {
+                Ok(request) => request.labels.clone(),
+                Err(_) => BTreeMap::new(),
+            };
+            let driver = Arc::new(Driver::new(id.clone(), labels, delivery.received_at));
             driver.slot.take_over(answer, due_back);
             drivers.insert(id.clone(), driver.clone());
             driver
         };
         metrics::in_flight(&self.name, 1);
         // In this order: a cancel that arrives now finds the driver, one that came before is kept.
-        if let Some(reason) = shared.cancels.reason(&self.name, &id) {
-            driver.cancel(reason);
+        let mut sent_again = false;
+        if let Some(cancel) = shared.cancels.in_force(&self.name, &id) {
+            // Nobody cancels what was not sent yet: this may be the copy of a request that is done,
+            // and then its own ending is the true one. So the run is looked for.
+            sent_again = cancel.is_older_than(delivery.sent_at);
+            driver.cancel(cancel.reason);
         }
         let drive = Drive {
             shared: shared.clone(),
             lane: self.clone(),
             driver,
             request,
-            seen_before: delivery.seen_before,
+            redelivered: delivery.seen_before,
+            perhaps_begun: delivery.seen_before || sent_again,
         };
         shared.spawn(drive.run());
     }
@@ -164,14 +173,12 @@ impl Lane {
         }
     }
 
-    /// The requests under way, for the status page, at most `limit`.
+    /// The requests under way, for the status page: at most `limit`, those that came first.
     pub(super) fn views(&self, limit: usize) -> Vec<RunView> {
-        let drivers = self.drivers();
-        drivers
-            .values()
-            .take(limit)
-            .map(|driver| driver.view(&self.name))
-            .collect()
+        let mut drivers: Vec<Arc<Driver>> = self.drivers().values().cloned().collect();
+        drivers.sort_unstable_by(|a, b| (a.received_at, &a.id).cmp(&(b.received_at, &b.id)));
+        let first = drivers.iter().take(limit);
+        first.map(|driver| driver.view(&self.name)).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -17,6 +17,8 @@ mod driver;
 mod lane;
 mod lanes;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use sparkferry_shared::Topology;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -33,8 +36,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::Engine;
-use crate::observe::runs::{Readiness, RunView};
-use crate::queue::Queue;
+use crate::observe::runs::{Overview, Readiness};
+use crate::queue::{Queue, SentCancel};
 use cancels::Cancels;
 use lanes::{Lanes, Request};
 
@@ -90,14 +93,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Runs a task that belongs to the worker: a drain waits for it, its panic is seen.
+    /// Runs a task that belongs to the worker: a drain waits for it, its panic is seen. (A driver
+    /// sees to its own panics.)
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.drivers.spawn(async move {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 let what = driver::panic_text(panic.as_ref());
                 tracing::error!(
                     what,
-                    "a driver panicked outside its request; its delivery goes back at the drain"
+                    "a task of the worker panicked; what it held goes back at the drain"
                 );
             }
         });
@@ -209,15 +213,24 @@ impl Worker {
         self.shared.queue.close().await;
     }
 
-    /// The requests under way, at most `limit` of each connection.
-    pub fn runs(&self, limit: usize) -> Vec<RunView> {
-        let lanes = self.lanes.all();
-        lanes.iter().flat_map(|lane| lane.views(limit)).collect()
-    }
-
     /// How many requests are under way.
     pub fn in_flight(&self) -> usize {
         self.lanes.all().iter().map(|lane| lane.len()).sum()
+    }
+
+    /// What it is doing, with at most `limit` requests of each connection.
+    pub fn overview(&self, limit: usize) -> Overview {
+        let lanes = self.lanes.all();
+        Overview {
+            worker: self.shared.worker.clone(),
+            now: Timestamp::now(),
+            readiness: self.readiness(),
+            in_flight: lanes
+                .iter()
+                .map(|lane| (lane.name.clone(), lane.len()))
+                .collect(),
+            runs: lanes.iter().flat_map(|lane| lane.views(limit)).collect(),
+        }
     }
 
     /// Whether the worker can do its work, and if not, why.
@@ -235,15 +248,12 @@ impl Worker {
 }
 
 /// Passes cancels on to the requests that are here, and keeps them for those to come.
-async fn heed(
-    shared: Arc<Shared>,
-    lanes: Arc<Lanes>,
-    mut cancels: tokio::sync::mpsc::Receiver<sparkferry_shared::Cancel>,
-) {
-    while let Some(cancel) = cancels.recv().await {
+async fn heed(shared: Arc<Shared>, lanes: Arc<Lanes>, mut cancels: mpsc::Receiver<SentCancel>) {
+    while let Some(sent) = cancels.recv().await {
+        let cancel = sent.cancel.clone();
         let reason = cancel.reason.clone().unwrap_or_default();
         // In this order: see `Lane::receive`.
-        shared.cancels.insert(cancel.clone());
+        shared.cancels.insert(sent);
         for lane in lanes.all() {
             if cancel.concerns(&lane.name, &cancel.cancel) {
                 lane.cancel(&cancel.cancel, &reason);

@@ -4,7 +4,9 @@ mod arrows;
 mod asyncapi;
 #[expect(dead_code, reason = "the library's own tests need more of it")]
 mod broker;
+mod browser;
 mod cli;
 mod containers;
+mod page;
 mod stories;
 mod systemd;

@@ -1,9 +1,11 @@
 //! Whole stories: worker processes, a real queue, the sandbox over HTTP.
 
 mod broker_away;
+mod broker_faults;
 mod drain;
 mod harness;
 mod hold;
 mod kills;
 mod reload;
+mod page;
 mod sdk;

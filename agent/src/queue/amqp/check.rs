@@ -4,7 +4,7 @@ use sparkferry_shared::Topology;
 
 use super::connect::{Broker, short};
 use super::declare::Declarer;
-use super::link::connection_name;
+use super::link::{connection_name, this_process};
 use crate::config::{QueueSettings, Secret};
 use crate::queue::QueueError;
 
@@ -20,7 +20,9 @@ pub async fn check(
     connections: &[String],
 ) -> Result<String, QueueError> {
     let broker = Broker::new(url)?;
-    let connection = broker.connect(&connection_name("check")).await?;
+    let connection = broker
+        .connect(&connection_name("check", &this_process()))
+        .await?;
     let declarer = Declarer::new(topology, connections, settings.declare);
     declarer.ensure(&broker, &connection).await?;
     // All has been found out: how the connection ends is no matter.

@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{Pace, short};
 use super::link::{Context, Link, Live};
+use super::message;
+use crate::queue::SentCancel;
 
 /// Cancels on their way to the worker.
 const WAITING: usize = 1024;
@@ -30,7 +32,7 @@ const PREFETCH: u16 = 200;
 const OFFSET: &str = "x-stream-offset";
 
 /// Starts to read cancels; returns once the past ones are read, or after a few seconds.
-pub(super) async fn read(context: &Arc<Context>, receiving: &Link) -> mpsc::Receiver<Cancel> {
+pub(super) async fn read(context: &Arc<Context>, receiving: &Link) -> mpsc::Receiver<SentCancel> {
     let (cancels, receiver) = mpsc::channel(WAITING);
     let caught_up = CancellationToken::new();
     let reader = Reader {
@@ -51,7 +53,7 @@ struct Reader {
     context: Arc<Context>,
     receiving: Link,
     caught_up: CancellationToken,
-    cancels: mpsc::Sender<Cancel>,
+    cancels: mpsc::Sender<SentCancel>,
     /// Where the stream goes on after a reconnect.
     next_offset: Option<i64>,
 }
@@ -163,8 +165,9 @@ impl Reader {
                     // The past ones fill the way: the worker has to read to go on.
                     self.caught_up.cancel();
                 }
+                let sent_at = message::sent_at(&delivered.properties);
                 // An error means that nobody listens any more, which the caller sees.
-                let _ = self.cancels.send(cancel).await;
+                let _ = self.cancels.send(SentCancel { cancel, sent_at }).await;
             }
             Ok(_) => {}
             Err(error) => tracing::warn!("a message on the control exchange is no cancel: {error}"),

@@ -30,6 +30,8 @@ pub(super) struct Context {
     pub(super) broker: Broker,
     /// What must be there.
     pub(super) declarer: Declarer,
+    /// Who we are, in the names of our connections.
+    client: String,
     /// What is wrong.
     pub(super) board: Board,
     /// Ends everything.
@@ -40,11 +42,12 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Nothing is started yet.
-    pub(super) fn new(broker: Broker, declarer: Declarer) -> Arc<Self> {
+    /// Nothing is started yet. `client` is a name for the broker's operator.
+    pub(super) fn new(broker: Broker, declarer: Declarer, client: &str) -> Arc<Self> {
         Arc::new(Self {
             broker,
             declarer,
+            client: client.to_owned(),
             board: Board::new(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -129,9 +132,14 @@ impl Link {
     }
 }
 
-/// The connection's name, as the broker's operator sees it.
-pub(super) fn connection_name(role: &str) -> String {
-    format!("sparkferry {role}, process {}", std::process::id())
+/// The name of a connection, as the broker's operator sees it: what it is for, and whose it is.
+pub(super) fn connection_name(role: &str, client: &str) -> String {
+    format!("sparkferry {role}: {client}")
+}
+
+/// Who connects, where that has no name of its own.
+pub(super) fn this_process() -> String {
+    format!("process {}", std::process::id())
 }
 
 struct Keeper {
@@ -177,7 +185,8 @@ impl Keeper {
         let connection = if let Some(connection) = first {
             connection
         } else {
-            context.broker.connect(&connection_name(self.role)).await?
+            let name = connection_name(self.role, &context.client);
+            context.broker.connect(&name).await?
         };
         let ensuring = context.declarer.ensure(&context.broker, &connection);
         let Ok(ensured) = timeout(DECLARE_LIMIT, ensuring).await else {

@@ -35,6 +35,7 @@ pub(super) fn delivery(delivered: lapin::message::Delivery, lease: Lease) -> Del
             state: header(properties, TRACE_STATE),
         },
         seen_before: delivered.redelivered,
+        sent_at: sent_at(properties),
         received_at: Timestamp::now(),
         lease,
         body: Bytes::from(delivered.data),
@@ -197,6 +198,12 @@ pub(super) fn resurrected(
 /// Properties of a persistent JSON message.
 fn persistent_json(message_id: &str) -> BasicProperties {
     json(PERSISTENT).with_message_id(short(message_id))
+}
+
+/// When a message was sent, to the second, if it says so.
+pub(super) fn sent_at(properties: &BasicProperties) -> Option<Timestamp> {
+    let seconds = i64::try_from((*properties.timestamp())?).ok()?;
+    Timestamp::from_second(seconds).ok()
 }
 
 /// A header's text.

@@ -42,7 +42,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use sparkferry_shared::decode::Unreadable;
-use sparkferry_shared::{Cancel, Event, Topology};
+use sparkferry_shared::{Event, Topology};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -54,7 +54,7 @@ use self::consume::{Outlet, Taker};
 use self::declare::Declarer;
 use self::link::{Context, Link};
 use self::publish::{Confirms, Message, Published, Publisher};
-use super::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, QueueError};
+use super::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, QueueError, SentCancel};
 use crate::config::{QueueSettings, Secret};
 use crate::observe::metrics;
 
@@ -91,7 +91,8 @@ pub struct AmqpQueue {
 
 impl AmqpQueue {
     /// Opens the queue; it connects in the background. `connections` are those whose queues are
-    /// declared (or checked) whenever it connects. To be called inside a tokio runtime.
+    /// declared (or checked) whenever it connects; `worker` is what the broker's operator sees in the
+    /// names of our connections to it. To be called inside a tokio runtime.
     ///
     /// # Errors
     /// Where the URL can't be read.
@@ -99,12 +100,13 @@ impl AmqpQueue {
         url: &Secret,
         settings: &QueueSettings,
         topology: &Topology,
+        worker: &str,
         connections: &[String],
     ) -> Result<Arc<Self>, QueueError> {
         let broker = Broker::new(url)?;
         let not_yet = format!("{}: not connected yet", broker.place());
         let declarer = Declarer::new(topology, connections, settings.declare);
-        let context = Context::new(broker, declarer);
+        let context = Context::new(broker, declarer, worker);
         context.board.set(RECEIVING, Some(not_yet.clone()));
         context.board.set(PUBLISHING, Some(not_yet));
         let receiving = Link::start(&context, RECEIVING, None);
@@ -241,7 +243,7 @@ impl Queue for AmqpQueue {
         receiver
     }
 
-    async fn cancels(&self) -> mpsc::Receiver<Cancel> {
+    async fn cancels(&self) -> mpsc::Receiver<SentCancel> {
         control::read(&self.context, &self.receiving).await
     }
 

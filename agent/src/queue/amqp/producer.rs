@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::{Broker, Pace, short};
 use super::declare::Declarer;
-use super::link::{Context, Link, connection_name};
+use super::link::{Context, Link, connection_name, this_process};
 use super::publish::{Confirms, Message, Published, Publisher};
 use super::{dead, listen, message};
 use crate::config::Secret;
@@ -74,10 +74,11 @@ impl AmqpProducer {
         declare: bool,
     ) -> Result<Self, QueueError> {
         let broker = Broker::new(url)?;
-        let first = broker.connect(&connection_name(ROLE)).await?;
+        let client = this_process();
+        let first = broker.connect(&connection_name(ROLE, &client)).await?;
         let declarer = Declarer::new(topology, &[], declare);
         declarer.ensure(&broker, &first).await?;
-        let context = Context::new(broker, declarer);
+        let context = Context::new(broker, declarer, &client);
         let link = Link::start(&context, ROLE, Some(first));
         Ok(Self {
             publisher: Publisher::start(&context, &link, "messages", Confirms::Yes),

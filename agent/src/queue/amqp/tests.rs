@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// The connections of every story.
 const CONNECTIONS: [&str; 2] = ["prod", "lake"];
 
+/// What every worker calls itself.
+const WORKER: &str = "worker-7";
+
 fn url() -> Secret {
     std::env::var("TEST_AMQP_URL")
         .unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".into())
@@ -69,7 +72,7 @@ impl Namespace {
 
     fn open(&self) -> Arc<AmqpQueue> {
         let (settings, connections) = (self.settings(), Self::connections());
-        AmqpQueue::open(&self.url, &settings, &self.topology, &connections).expect("a URL")
+        AmqpQueue::open(&self.url, &settings, &self.topology, WORKER, &connections).expect("a URL")
     }
 
     async fn connect(&self) -> AmqpProducer {

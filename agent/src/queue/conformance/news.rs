@@ -13,7 +13,7 @@ use super::{
     AT_ONCE, Delivery, Harness, PATIENCE, Producer, Queue, answer, body, event, finish, id, next,
     next_result, nothing_is_left, submit, success, within,
 };
-use crate::queue::{Listen, News};
+use crate::queue::{Listen, News, SentCancel};
 
 /// Requests in the flood.
 const FLOOD: usize = 2_000;
@@ -45,10 +45,10 @@ pub async fn a_cancel_reaches_workers_of_now_and_later<H: Harness>(harness: &H) 
     hears(&mut late.0, &second).await;
 }
 
-async fn hears(cancels: &mut Receiver<Cancel>, wanted: &Cancel) {
+async fn hears(cancels: &mut Receiver<SentCancel>, wanted: &Cancel) {
     let what = format!("the cancel of {}", wanted.cancel);
     within(PATIENCE, &what, async {
-        while cancels.recv().await.expect("cancels go on") != *wanted {}
+        while cancels.recv().await.expect("cancels go on").cancel != *wanted {}
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! Opening the file: its tables, its version, and what else it might turn out to be.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -103,13 +103,14 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the file, and makes it if there is none. Blocks for moments, or for seconds where
-    /// another program keeps it locked.
+    /// Opens the file, and makes it if there is none: for this user alone, since requests and
+    /// results are nobody else's. (SQLite gives the files beside it the same rights.) Blocks for
+    /// moments, or for seconds where another program keeps it locked.
     pub(super) fn open(path: &Path) -> Result<Self, QueueError> {
         check_place(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // An empty file is an empty database. Where it can't be made, SQLite says why.
+        let _ = private().create_new(true).open(path);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection =
             Connection::open_with_flags(path, flags).map_err(|e| queue_error(path, &e))?;
         let started = Instant::now();
@@ -152,6 +153,13 @@ impl Database {
     pub(super) fn write(&self) -> rusqlite::Result<Transaction<'_>> {
         Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
     }
+}
+
+/// How files are made that this user alone may read.
+pub(super) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
 }
 
 fn directory(path: &Path) -> &Path {

@@ -10,7 +10,7 @@ mod round;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use sparkferry_shared::{Cancel, Event};
+use sparkferry_shared::Event;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -21,9 +21,10 @@ use self::cancels::CancelsTo;
 use super::bell::Bell;
 use super::database::Database;
 use super::lease::Seen;
+use super::presence::{Lock, Presence};
 use super::trouble::Trouble;
 use crate::observe::metrics;
-use crate::queue::{Delivery, Health, Outgoing};
+use crate::queue::{Delivery, Health, Outgoing, SentCancel};
 
 /// How often it looks for what other processes wrote.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
@@ -38,7 +39,8 @@ const MAX_TAKEN: usize = 128;
 /// The first and the longest wait before a failed round is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// How long closing tries to give everything back; leases that stay run out by themselves.
+/// How long closing tries to give everything back; leases that stay end with
+/// the process.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often old events and cancels are forgotten.
@@ -51,7 +53,7 @@ pub(super) enum Command {
     /// Deliver no more; answered when that is so.
     StopConsuming(oneshot::Sender<()>),
     /// Tell cancels; answered when the past ones are on their way.
-    Cancels(mpsc::Sender<Cancel>, oneshot::Sender<()>),
+    Cancels(mpsc::Sender<SentCancel>, oneshot::Sender<()>),
     /// Settle.
     Write(Write),
 }
@@ -105,6 +107,7 @@ impl Active {
 struct Session {
     number: i64,
     lost: CancellationToken,
+    lock: Lock,
 }
 
 struct Held {
@@ -116,6 +119,7 @@ struct Held {
 pub(super) struct Setup {
     pub(super) database: Database,
     pub(super) bell: Bell,
+    pub(super) presence: Presence,
     pub(super) namespace: String,
     pub(super) worker: String,
     pub(super) beat: Duration,
@@ -132,6 +136,7 @@ pub(super) struct Desk {
     session: Option<Session>,
     seen: Seen,
     next_beat: Instant,
+    next_look_for_deaths: Instant,
     next_forget: Instant,
     consumers: Vec<Active>,
     held: HashMap<u64, Held>,
@@ -145,7 +150,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Runs until the worker closes, or is dropped without closing: then its leases run out.
+    /// Runs until the worker closes, or is dropped without closing: then its leases end.
     pub(super) fn run(setup: Setup) {
         let timer = match Builder::new_current_thread().enable_time().build() {
             Ok(timer) => timer,
@@ -162,6 +167,7 @@ impl Desk {
             session: None,
             seen: Seen::new(),
             next_beat: now,
+            next_look_for_deaths: now,
             next_forget: now,
             consumers: Vec::new(),
             held: HashMap::new(),
@@ -297,7 +303,7 @@ impl Desk {
         while let Err(trouble) = self.last_round() {
             if started.elapsed() > CLOSE_PATIENCE {
                 let Trouble(why) = trouble;
-                warn!(%why, "closed without giving back: the leases run out by themselves");
+                warn!(%why, "closed without giving back: the leases end with this process");
                 return;
             }
             self.trouble(trouble);
@@ -312,7 +318,10 @@ impl Drop for Desk {
         if std::thread::panicking() {
             let trouble = Some("the queue's thread ended by a bug; start the worker again".into());
             self.setup.health.send_replace(Health { trouble });
-            self.end_session();
+            if let Some(session) = self.session.take() {
+                // Its lock goes and its row stays: as if the process had died.
+                session.lost.cancel();
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | `desk` | the worker's thread: one transaction a round, deliveries, answers |
 //! | `settle` | what a worker writes about its requests |
 //! | `lease` | how a worker keeps what it has, and how a dead one's comes free |
+//! | `presence` | the locks by which a death is seen at once |
 //! | `producer`, `news` | the producer's thread, and what its listeners hear |
 //! | `bell`, `trouble` | waking each other in one process; errors for people |
 //!
@@ -13,8 +14,9 @@
 //! there is exactly one result for each request; an id submitted again is never run again, its
 //! result is read back. Results are kept for as long as the file is.
 //!
-//! A dead worker's requests come free within 21 s. A process can be killed at any moment: every
-//! change is one transaction, and on disk (`synchronous = FULL`) before anybody is told of it.
+//! A dead worker's requests come free at once, those of one that stands still within 21 s. A process
+//! can be killed at any moment: every change is one transaction, and on disk (`synchronous = FULL`)
+//! before anybody is told of it.
 //!
 //! Bounds: the namespace parts the rows, so several may share a file. `reply_to`, `correlation_id`
 //! and trace headers do not exist here; a result is heard by whoever submitted the request.
@@ -24,6 +26,7 @@ mod database;
 mod desk;
 mod lease;
 mod news;
+mod presence;
 mod producer;
 mod settle;
 #[cfg(test)]
@@ -38,7 +41,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::params;
 use sparkferry_shared::decode::Unreadable;
-use sparkferry_shared::{Cancel, Event, Topology};
+use sparkferry_shared::{Event, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +49,8 @@ use tokio_util::sync::CancellationToken;
 use self::bell::Bell;
 use self::database::Database;
 use self::desk::{Command, Consumer, Desk, Setup, What, Write};
-use super::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, QueueError};
+use self::presence::Presence;
+use super::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, QueueError, SentCancel};
 use crate::observe::metrics;
 
 pub use producer::SqliteProducer;
@@ -65,7 +69,7 @@ const CANCELS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The worker's side of the queue in a SQLite database.
 ///
-/// Dropped without [`Queue::close`] it is as if the process had died: its leases run out.
+/// Dropped without [`Queue::close`] it is as if the process had died: others take over what it had.
 #[derive(Debug)]
 pub struct SqliteQueue {
     commands: mpsc::Sender<Command>,
@@ -104,6 +108,7 @@ impl SqliteQueue {
         let path = database.path.clone();
         let setup = Setup {
             bell: Bell::of(&path),
+            presence: Presence::beside(&path),
             database,
             namespace: topology.namespace().to_owned(),
             worker: worker.to_owned(),
@@ -175,7 +180,7 @@ impl Queue for SqliteQueue {
         receiver
     }
 
-    async fn cancels(&self) -> mpsc::Receiver<Cancel> {
+    async fn cancels(&self) -> mpsc::Receiver<SentCancel> {
         let (to, receiver) = mpsc::channel(MAX_CANCELS);
         let (caught_up, past) = oneshot::channel();
         if self

@@ -1,5 +1,6 @@
 //! The stories of every queue on SQLite, and those that SQLite alone can tell.
 
+mod deaths;
 mod trouble;
 mod work;
 
@@ -19,7 +20,7 @@ use super::{SqliteProducer, SqliteQueue, lease};
 use crate::queue::conformance::{Harness, PATIENCE};
 use crate::queue::{Answer, Delivery, Outgoing};
 
-/// Short, so that a dead worker is noticed in about a second.
+/// Short, so that the silence of a worker is noticed in about a second.
 const BEAT: Duration = Duration::from_millis(200);
 
 struct SqliteHarness {
@@ -48,7 +49,11 @@ impl SqliteHarness {
 
     /// A worker of which the database says this name.
     fn named(&self, name: &str, database: Database) -> Arc<SqliteQueue> {
-        SqliteQueue::start(database, &self.topology, name, BEAT).expect("a worker starts")
+        self.beating(name, database, BEAT)
+    }
+
+    fn beating(&self, name: &str, database: Database, beat: Duration) -> Arc<SqliteQueue> {
+        SqliteQueue::start(database, &self.topology, name, beat).expect("a worker starts")
     }
 
     /// What another worker does once this one's beat stood still for too long.

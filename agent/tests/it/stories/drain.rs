@@ -1,18 +1,12 @@
 //! SIGTERM while many runs are under way.
 
-use std::time::Duration;
-
 use sparkferry_shared::Outcome;
-use tokio::process::Command;
-use tokio::time::timeout;
 
-use super::harness::{Heard, Place, Story, Work, count, one_run_for_each_attempt};
+use super::harness::{Heard, Place, Story, Work, count, one_run_for_each_attempt, stop};
 
 const RUNS: usize = 1000;
 /// Long enough that all have begun before the first one ends.
 const DURATION_MS: usize = 25_000;
-/// What a worker promises its service manager.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_with_a_thousand_runs_hands_all_back_and_the_next_worker_finishes_them() {
@@ -28,12 +22,7 @@ async fn sigterm_with_a_thousand_runs_hands_all_back_and_the_next_worker_finishe
         .until("all runs", |stats| count(stats, "/runs_active") == all)
         .await;
 
-    let pid = first.id().expect("it runs").to_string();
-    let signal = Command::new("kill").args(["-s", "TERM", &pid]).status();
-    assert!(signal.await.expect("kill is there").success());
-    let ended = timeout(STOP_LIMIT, first.wait()).await;
-    let ended = ended.unwrap_or_else(|_| panic!("it runs on after {STOP_LIMIT:?}"));
-    assert_eq!(ended.expect("our own child").code(), Some(0));
+    stop(&mut first).await;
     let stats = story.workspace.stats().await;
     assert_eq!(count(&stats, "/runs_active"), all, "{stats}");
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use serde_json::{Value, json};
 use sparkferry_agent::queue::amqp::AmqpProducer;
@@ -26,6 +27,19 @@ use uuid::Uuid;
 pub(super) const CONNECTION: &str = "prod";
 /// How long anything may take on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a worker promises its service manager.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Ends a worker by SIGTERM, as it promises.
+pub(super) async fn stop(worker: &mut Child) {
+    let pid = worker.id().expect("it runs").to_string();
+    let signal = Command::new("kill").args(["-s", "TERM", &pid]).status();
+    assert!(signal.await.expect("kill is there").success());
+    let ended = timeout(STOP_LIMIT, worker.wait()).await;
+    let ended = ended.unwrap_or_else(|_| panic!("it runs on after {STOP_LIMIT:?}"));
+    assert_eq!(ended.expect("our own child").code(), Some(0));
+}
 
 /// A sandbox that serves until it is dropped.
 pub(super) struct Workspace {
@@ -83,9 +97,16 @@ impl Workspace {
     }
 }
 
+impl Workspace {
+    /// Serves no longer.
+    pub(super) fn close(&self) {
+        self.serving.abort();
+    }
+}
+
 impl Drop for Workspace {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.close();
     }
 }
 
@@ -171,6 +192,11 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
 
     /// Starts a worker process. It is killed when it is dropped.
     pub(super) fn worker(&self) -> Child {
+        self.worker_with(&[])
+    }
+
+    /// The same, with variables that go over the settings.
+    pub(super) fn worker_with(&self, variables: &[(&str, &str)]) -> Child {
         let log = self.folder.path().join("workers.log");
         let log = OpenOptions::new().create(true).append(true).open(log);
         let log = log.expect("our own folder");
@@ -180,12 +206,27 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
             .arg(&self.configuration)
             .current_dir(self.folder.path())
             .env_clear()
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(copy)
             .kill_on_drop(true)
             .spawn()
             .expect("our own program")
+    }
+
+    /// The results that wait in the broker's queue for them.
+    pub(super) async fn results_waiting(&self) -> u32 {
+        let Place::Amqp(url) = &self.place else {
+            panic!("this story has no broker");
+        };
+        let connecting = Connection::connect(url, ConnectionProperties::default());
+        let connection = connecting.await.expect("the broker is there");
+        let channel = connection.create_channel().await.expect("a channel");
+        let name = self.topology.results_queue().into();
+        let options = QueueDeclareOptions::durable().passive();
+        let queue = channel.queue_declare(name, options, FieldTable::default());
+        queue.await.expect("it is there").message_count()
     }
 
     pub(super) async fn producer(&self) -> Box<dyn Producer> {
@@ -275,6 +316,8 @@ pub(super) struct Work {
     pub(super) duration_ms: usize,
     /// What becomes of its first attempt, its second, and so on.
     pub(super) outcomes: &'static str,
+    /// Its label `team`.
+    pub(super) label: Option<&'static str>,
 }
 
 impl Work {
@@ -283,6 +326,7 @@ impl Work {
             id: format!("work-{number}").parse().expect("an id"),
             duration_ms,
             outcomes,
+            label: None,
         }
     }
 
@@ -293,6 +337,7 @@ impl Work {
         });
         let body = json!({
             "id": self.id.as_str(),
+            "labels": self.label.map(|label| json!({"team": label})).unwrap_or(json!({})),
             "max_retries": 3,
             "min_retry_interval_millis": 100,
             "max_retry_interval_millis": 200,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use self::broker::BrokerNode;
-use super::{Namespace, finish, next, soon, submit, trouble, well};
+use super::{Namespace, WORKER, finish, next, soon, submit, trouble, well};
 use crate::config::Secret;
 use crate::queue::amqp::{AmqpProducer, AmqpQueue, definitions};
 use crate::queue::{Listen, News, Producer, Queue};
@@ -86,6 +86,15 @@ async fn nothing_is_lost_when_the_broker_stops_dies_and_throws_everybody_out() {
         .await
         .expect("ears");
     let worker = work(&queue);
+    let (back, told) = on(node, |node| {
+        node.ctl(&["list_connections", "client_properties"])
+    })
+    .await;
+    node = back;
+    for role in ["receiving", "publishing"] {
+        let name = format!("sparkferry worker, {role}: {WORKER}");
+        assert!(told.contains(&name), "{told}");
+    }
     for round in ["stop", "kill", "close"] {
         let names: Vec<String> = (0..300).map(|n| format!("{round}-{n}")).collect();
         let fault = on(node, move |node| match round {
@@ -211,7 +220,10 @@ async fn an_operators_definitions_and_a_user_without_rights_are_enough() {
         reason: None,
     };
     admin.cancel(&cancel).await.expect("the stream is bound");
-    assert_eq!(soon("the cancel", cancels.recv()).await, Some(cancel));
+    let heard = soon("the cancel", cancels.recv()).await;
+    let heard = heard.expect("cancels go on");
+    assert_eq!(heard.cancel, cancel);
+    assert!(heard.sent_at.is_some(), "{heard:?}");
     queue.close().await;
     drop(namespace);
     drop(node);

@@ -1,19 +1,19 @@
 //! Cancels, read for those who want them.
 
 use rusqlite::{Connection, params};
-use sparkferry_shared::Cancel;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::Desk;
+use crate::queue::SentCancel;
 use crate::queue::sqlite::database::now;
 use crate::queue::sqlite::settle::MEMORY_MS;
 use crate::queue::sqlite::trouble::Trouble;
 
 /// Somebody who wants cancels, and how far it has them.
 pub(super) struct CancelsTo {
-    to: Sender<Cancel>,
+    to: Sender<SentCancel>,
     read_up_to: i64,
     /// There may be more than was read.
     behind: bool,
@@ -22,7 +22,7 @@ pub(super) struct CancelsTo {
 
 impl CancelsTo {
     /// From the oldest that is in force. `caught_up` is answered once the past ones are sent.
-    pub(super) fn new(to: Sender<Cancel>, caught_up: oneshot::Sender<()>) -> Self {
+    pub(super) fn new(to: Sender<SentCancel>, caught_up: oneshot::Sender<()>) -> Self {
         Self {
             to,
             read_up_to: 0,
@@ -51,7 +51,11 @@ impl CancelsTo {
             };
             self.read_up_to = row.get(0)?;
             match serde_json::from_slice(row.get_ref(1)?.as_bytes()?) {
-                Ok(cancel) => permit.send(cancel),
+                // When it was sent tells nothing here: what is done is never delivered again.
+                Ok(cancel) => permit.send(SentCancel {
+                    cancel,
+                    sent_at: None,
+                }),
                 Err(error) => warn!(%error, "a cancel that this version can't read"),
             }
         }

@@ -13,6 +13,7 @@ use super::{Desk, FORGET, Held, MAX_TAKEN, Session, What, Write};
 use crate::observe::metrics;
 use crate::queue::sqlite::database::Database;
 use crate::queue::sqlite::lease::{self, Pulse};
+use crate::queue::sqlite::presence::{Lock, Presence};
 use crate::queue::sqlite::settle::{self, Taken};
 use crate::queue::sqlite::trouble::Trouble;
 use crate::queue::{Delivery, Lease, TraceContext};
@@ -23,6 +24,8 @@ struct Round {
     /// The numbers that each pending write settled.
     settled: Vec<Vec<u64>>,
     pulse: Option<Pulse>,
+    /// Requests of dead workers that are ready again.
+    taken_over: usize,
     /// By the consumer's key.
     taken: Vec<(u64, Vec<Taken>)>,
 }
@@ -37,9 +40,10 @@ impl Desk {
         self.stale |= changed;
         self.consumers
             .retain(|active| !active.consumer.deliveries.is_closed());
-        let beats = Instant::now() >= self.next_beat;
-        if beats || !self.pending.is_empty() || !self.told.is_empty() || self.is_any_wanted()? {
-            let round = self.write(beats)?;
+        let (beats, deaths) = (Instant::now() >= self.next_beat, self.sees_a_death()?);
+        let asked = !self.pending.is_empty() || !self.told.is_empty();
+        if beats || deaths || asked || self.is_any_wanted()? {
+            let round = self.write(beats, deaths)?;
             let alone = self.pending.is_empty() && self.told.is_empty();
             self.remember(round);
             // Others may wait for what was written, and this thread for its own next round. Nobody
@@ -60,7 +64,21 @@ impl Desk {
         }
         tx.commit()?;
         self.remember(round);
+        self.end_session();
         Ok(())
+    }
+
+    /// Looks now and then whether another worker's process has ended.
+    fn sees_a_death(&mut self) -> rusqlite::Result<bool> {
+        let now = Instant::now();
+        if now < self.next_look_for_deaths {
+            return Ok(false);
+        }
+        let session = self.session.as_ref().map(|session| session.number);
+        let (db, presence) = (&self.setup.database.connection, &self.setup.presence);
+        let gone = lease::is_any_gone(db, session, presence)?;
+        self.next_look_for_deaths = now + lease::LOOK_FOR_DEATHS;
+        Ok(gone)
     }
 
     fn is_any_wanted(&mut self) -> rusqlite::Result<bool> {
@@ -78,21 +96,24 @@ impl Desk {
     }
 
     /// One transaction with everything that is to be written. Changes nothing but the database.
-    fn write(&self, beats: bool) -> rusqlite::Result<Round> {
+    fn write(&self, beats: bool, deaths: bool) -> rusqlite::Result<Round> {
         let (setup, mut round) = (&self.setup, Round::default());
         let tx = setup.database.write()?;
         self.write_asked(&tx, &mut round)?;
+        let session = self.session.as_ref().map(|session| session.number);
+        if deaths {
+            round.taken_over = lease::take_over(&tx, session, &setup.presence)?;
+        }
         if beats {
-            let session = self.session.as_ref().map(|session| session.number);
-            round.pulse = Some(lease::beat(&tx, session, &setup.worker, &self.seen)?);
+            let (seen, presence) = (&self.seen, &setup.presence);
+            let pulse = lease::beat(&tx, session, &setup.worker, seen, presence)?;
+            round.taken_over += pulse.freed;
+            round.pulse = Some(pulse);
             if Instant::now() >= self.next_forget {
                 settle::forget(&tx)?;
             }
         }
-        let session = match (&round.pulse, &self.session) {
-            (Some(pulse), _) => Some(pulse.session),
-            (None, session) => session.as_ref().map(|session| session.number),
-        };
+        let session = round.pulse.as_ref().map(|pulse| pulse.session).or(session);
         for active in &self.consumers {
             let (room, connection) = (active.room(), &active.consumer.connection);
             if let Some(session) = session
@@ -158,13 +179,18 @@ impl Desk {
             // Nobody may wait for it any more.
             let _ = write.answer.send(!settled.is_empty());
         }
+        if round.taken_over > 0 {
+            self.stale = true;
+            info!(
+                requests = round.taken_over,
+                "took over what dead workers had"
+            );
+        }
         if let Some(pulse) = round.pulse {
-            self.stale |= pulse.freed > 0;
-            if pulse.freed > 0 {
-                info!(requests = pulse.freed, "took over what dead workers had");
-            }
             self.seen = pulse.seen;
-            self.begin_session(pulse.session);
+            if let Some(lock) = pulse.begun {
+                self.begin_session(pulse.session, lock);
+            }
             let now = Instant::now();
             self.next_beat = now + self.setup.beat;
             if now >= self.next_forget {
@@ -176,11 +202,8 @@ impl Desk {
         }
     }
 
-    fn begin_session(&mut self, number: i64) {
-        if let Some(session) = &self.session {
-            if session.number == number {
-                return;
-            }
+    fn begin_session(&mut self, number: i64, lock: Lock) {
+        if self.session.is_some() {
             warn!(
                 requests = self.held.len(),
                 "this worker was held for dead (frozen?): others have its requests now"
@@ -188,12 +211,13 @@ impl Desk {
             self.end_session();
         }
         let lost = CancellationToken::new();
-        self.session = Some(Session { number, lost });
+        self.session = Some(Session { number, lost, lock });
     }
 
     pub(super) fn end_session(&mut self) {
         if let Some(session) = self.session.take() {
             session.lost.cancel();
+            session.lock.remove();
         }
         self.held.clear();
         for active in &mut self.consumers {
@@ -230,6 +254,7 @@ impl Desk {
                 reply_to: None,
                 trace: TraceContext::default(),
                 seen_before: deliveries > 1,
+                sent_at: None,
                 received_at: Timestamp::now(),
                 lease,
             };
@@ -255,6 +280,7 @@ impl Desk {
             "the database was replaced: going on with the new one"
         );
         metrics::queue_reconnected();
+        self.setup.presence = Presence::beside(&database.path);
         self.setup.database = database;
         self.end_session();
         self.seen.clear();

@@ -24,7 +24,6 @@ async fn a_living_worker_keeps_its_leases_while_dead_ones_lose_theirs() {
     let delivery = next(&mut deliveries).await;
     let mut others = other.consume("prod", 1).await;
 
-    // Each death that is noticed is a whole lease's time.
     for name in ["dies-1", "dies-2", "dies-3"] {
         let name = id(name);
         producer
@@ -100,7 +99,7 @@ async fn old_cancels_and_events_are_forgotten() {
     let worker = harness.worker().await;
     let mut cancels = worker.cancels().await;
     assert_eq!(
-        cancels.recv().await.expect("one in force").cancel,
+        cancels.recv().await.expect("one in force").cancel.cancel,
         id("young")
     );
     // It forgets with its first beat, which comes before its first answer.
