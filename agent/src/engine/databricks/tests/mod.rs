@@ -2,6 +2,7 @@
 
 mod conforms;
 mod faults;
+mod reach;
 mod repairs;
 mod runs;
 mod watching;
