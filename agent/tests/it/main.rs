@@ -5,4 +5,5 @@ mod asyncapi;
 #[expect(dead_code, reason = "the library's own tests need more of it")]
 mod broker;
 mod cli;
+mod secrets;
 mod stories;

@@ -140,7 +140,7 @@ fn what_is_missing_or_unsafe_is_named() {
         ),
         (
             r#"{ type = "profile" }"#,
-            ["auth", "missing field `profile`"],
+            ["auth", "\"profile\""],
         ),
         (
             r#"{ type = "profile", profile = "p" }"#,

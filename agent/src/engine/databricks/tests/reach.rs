@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -21,9 +21,10 @@ struct Authority {
 }
 
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
         Self {
@@ -126,11 +127,11 @@ async fn told(engine: &DatabricksEngine) -> String {
 #[tokio::test]
 async fn a_certificate_that_is_not_believed_says_why() {
     let ground = Ground::new().await;
-    let (ours, other) = (Authority::new(), Authority::new());
+    let ours = Authority::new("ours");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     // Several may stand in one file.
-    fs::write(&file, format!("{}{}", Authority::new().pem, ours.pem)).unwrap();
+    fs::write(&file, format!("{}{}", Authority::new("another").pem, ours.pem)).unwrap();
     for (config, words) in [
         (ours.server("127.0.0.1", true), ["has expired", "renewed"]),
         (
@@ -138,8 +139,12 @@ async fn a_certificate_that_is_not_believed_says_why() {
             ["for another name (adb-1.example)", "host in the settings"],
         ),
         (
-            other.server("127.0.0.1", false),
+            Authority::new("other").server("127.0.0.1", false),
             ["not known here", "tls.ca_file"],
+        ),
+        (
+            Authority::new("ours").server("127.0.0.1", false),
+            ["by that name", "tls.ca_file"],
         ),
     ] {
         let (url, _serving) = tls_before(&ground, config).await;
@@ -172,7 +177,7 @@ async fn a_certificate_that_is_not_believed_says_why() {
 #[tokio::test]
 async fn tokens_are_asked_for_over_the_same_way() {
     let ground = Ground::new().await;
-    let authority = Authority::new();
+    let authority = Authority::new("ours");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     fs::write(&file, &authority.pem).unwrap();
@@ -209,7 +214,7 @@ async fn tokens_are_asked_for_over_the_same_way() {
 #[tokio::test]
 async fn a_file_of_authorities_that_changes_takes_effect_and_a_broken_one_does_not() {
     let ground = Ground::new().await;
-    let (old, new) = (Authority::new(), Authority::new());
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     fs::write(&file, &old.pem).unwrap();
