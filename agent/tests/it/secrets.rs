@@ -23,7 +23,8 @@ use uuid::Uuid;
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const RESOURCE: &str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Databricks/workspaces/w";
+const RESOURCE: &str =
+    "/subscriptions/s/resourceGroups/g/providers/Microsoft.Databricks/workspaces/w";
 
 /// Texts that must be seen nowhere.
 #[derive(Default)]
@@ -46,8 +47,9 @@ impl Canaries {
             });
             for form in hidden.iter().chain([canary]) {
                 if let Some(at) = text.find(form.as_str()) {
-                    let start = text[..at].rfind('\n').map_or(0, |line| line + 1);
-                    panic!("{place} shows {canary}: {}", &text[start..at]);
+                    let before: Vec<char> = text[..at].chars().rev().take(300).collect();
+                    let before: String = before.into_iter().rev().collect();
+                    panic!("{place} shows {canary} behind {before}");
                 }
             }
         }
@@ -191,7 +193,11 @@ impl Place {
                 texts.push((name.clone(), self.said(&name)));
             }
         }
-        assert!(texts.iter().any(|(name, text)| name.ends_with(".err") && text.len() > 1000));
+        assert!(
+            texts
+                .iter()
+                .any(|(name, text)| name.ends_with(".err") && text.len() > 1000)
+        );
         for (place, text) in &texts {
             self.canaries.are_not_in(place, text);
             issued.are_not_in(place, text);
@@ -264,8 +270,13 @@ async fn every_way_to_be_let_in_runs_requests() {
     let host = sandbox.host();
     tokio::spawn(sandbox.serve(CancellationToken::new()));
     let http = http();
-    let post = |page: &str, body: Value| http.post(format!("{host}/sandbox/{page}")).json(&body).send();
-    let clients = json!({"clients": {"app": secret}, "subjects": [subject], "identities": ["", "m"]});
+    let post = |page: &str, body: Value| {
+        http.post(format!("{host}/sandbox/{page}"))
+            .json(&body)
+            .send()
+    };
+    let clients =
+        json!({"clients": {"app": secret}, "subjects": [subject], "identities": ["", "m"]});
     assert_eq!(post("clients", clients).await.unwrap().status(), 200);
     // They expire while the worker works.
     let rules = json!([{"expires_in": 2}, {"call": "runs/submit", "expire_tokens": true, "probability": 0.5}]);
@@ -282,26 +293,36 @@ async fn every_way_to_be_let_in_runs_requests() {
     let machine = format!("type = \"azure_managed_identity\", endpoint = \"{host}\"");
     for (name, auth) in [
         ("pat", format!("type = \"pat\", token = \"{pat}\"")),
-        ("pat_file", format!("type = \"pat\", token_file = \"{pat_file}\"")),
+        (
+            "pat_file",
+            format!("type = \"pat\", token_file = \"{pat_file}\""),
+        ),
         (
             "oauth",
             format!("type = \"oauth_m2m\", client_id = \"app\", client_secret = \"{secret}\""),
         ),
         (
             "oauth_file",
-            format!("type = \"oauth_m2m\", client_id = \"app\", client_secret_file = \"{secret_file}\""),
+            format!(
+                "type = \"oauth_m2m\", client_id = \"app\", client_secret_file = \"{secret_file}\""
+            ),
         ),
         ("azure", format!("{azure}, client_secret = \"{secret}\"")),
         (
             "azure_managing",
-            format!("{azure}, client_secret_file = \"{secret_file}\", azure_workspace_resource_id = \"{RESOURCE}\""),
+            format!(
+                "{azure}, client_secret_file = \"{secret_file}\", azure_workspace_resource_id = \"{RESOURCE}\""
+            ),
         ),
         ("machine", machine.clone()),
         (
             "machine_managing",
             format!("{machine}, client_id = \"m\", azure_workspace_resource_id = \"{RESOURCE}\""),
         ),
-        ("federation", format!("type = \"federation\", token_file = \"{subject_file}\"")),
+        (
+            "federation",
+            format!("type = \"federation\", token_file = \"{subject_file}\""),
+        ),
         (
             "profile_pat",
             format!("type = \"profile\", profile = \"one\", config_file = \"{profiles}\""),
@@ -318,20 +339,38 @@ async fn every_way_to_be_let_in_runs_requests() {
     place.variable("DATABRICKS_CLIENT_ID", "app");
     place.variable("DATABRICKS_CLIENT_SECRET", &secret);
 
-    assert_eq!(place.start("check", &["check"]).ended().await, Some(0), "{}", place.said("check.out"));
+    assert_eq!(
+        place.start("check", &["check"]).ended().await,
+        Some(0),
+        "{}",
+        place.said("check.out")
+    );
     let worker = place.start("run", &["run"]);
     let served = place.served().await;
     let all = names(&place.configured(), &place.variables);
     let mut submitted = place.submit(&all, true);
-    assert_eq!(submitted.ended().await, Some(0), "{}", place.said("submit.out"));
+    assert_eq!(
+        submitted.ended().await,
+        Some(0),
+        "{}",
+        place.said("submit.out")
+    );
     let out = place.said("submit.out");
-    let outcomes = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let outcomes = out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
     let succeeded = outcomes.filter(|result| result["outcome"] == "SUCCESS");
     assert_eq!(succeeded.count(), all.len());
     worker.stop().await;
     place.searched(&Canaries::default(), &served);
     // What the workspace issued.
-    for file in ["check.out", "check.err", "run.err", "queue.db", "queue.db-wal"] {
+    for file in [
+        "check.out",
+        "check.err",
+        "run.err",
+        "queue.db",
+        "queue.db-wal",
+    ] {
         assert!(!place.said(file).contains("sandbox-0"), "{file}");
     }
 }
@@ -353,14 +392,21 @@ async fn a_secret_that_is_repeated_to_us_is_seen_nowhere() {
                 }
             };
             let suffix = if file { "_file" } else { "" };
-            let [pat, oauth, azure, managing] =
-                [source("token"), source("client_secret"), source("client_secret"), source("client_secret")];
+            let [pat, oauth, azure, managing] = [
+                source("token"),
+                source("client_secret"),
+                source("client_secret"),
+                source("client_secret"),
+            ];
             let tenant = format!(
                 "type = \"azure_service_principal\", tenant_id = \"t\", client_id = \"app\", authority_host = \"http://{address}{refuse}\""
             );
             for (name, auth) in [
                 ("pat", format!("type = \"pat\", {pat}")),
-                ("oauth", format!("type = \"oauth_m2m\", client_id = \"app\", {oauth}")),
+                (
+                    "oauth",
+                    format!("type = \"oauth_m2m\", client_id = \"app\", {oauth}"),
+                ),
                 ("azure", format!("{tenant}, {azure}")),
                 (
                     "managing",
@@ -430,7 +476,15 @@ async fn a_secret_that_is_repeated_to_us_is_seen_nowhere() {
     let mut submitted = place.submit(&all, false);
     assert_eq!(submitted.ended().await, Some(0));
     // Those that have a token are refused in every way that there is.
-    let let_in = ["pat", "pat_file", "oauth", "azure_file", "managing", "federation", "machine"];
+    let let_in = [
+        "pat",
+        "pat_file",
+        "oauth",
+        "azure_file",
+        "managing",
+        "federation",
+        "machine",
+    ];
     until("the answers", || {
         let heard = heard.lock().unwrap();
         let asked = |name: &&str| {
@@ -449,7 +503,10 @@ async fn a_secret_that_is_repeated_to_us_is_seen_nowhere() {
     let canaries = place.canaries.0.len() + heard.issued.0.len();
     assert!(canaries >= 50, "{canaries}");
     let told = |file: &str, words: &str| {
-        assert!(place.said(file).contains(words), "{words:?} is not in {file}");
+        assert!(
+            place.said(file).contains(words),
+            "{words:?} is not in {file}"
+        );
     };
     told("check.out", "[secret]");
     told("run.err", "[secret]");
@@ -468,12 +525,19 @@ async fn the_password_of_a_queue_is_seen_nowhere() {
             format!("[queue]\nurl = \"{url}\"\n")
         };
         place.configuration = place.configuration.replace("[queue]\n\n", &line);
-        place.connection("prod", "http://127.0.0.1:9", "auth = { type = \"pat\", token = \"t\" }");
+        place.connection(
+            "prod",
+            "http://127.0.0.1:9",
+            "auth = { type = \"pat\", token = \"t\" }",
+        );
         assert_eq!(place.start("check", &["check"]).ended().await, Some(69));
         let worker = place.start("run", &["run"]);
         place.page().await;
         until("the refusal", || {
-            place.said("run.err").contains("ACCESS_REFUSED").then_some(())
+            place
+                .said("run.err")
+                .contains("ACCESS_REFUSED")
+                .then_some(())
         })
         .await;
         let served = place.served().await;

@@ -81,8 +81,14 @@ fn the_shipped_file_shows_every_way_to_be_let_in() {
     };
     assert!(matches!(auth("prod"), Auth::Pat(_)));
     assert!(matches!(auth("by_oauth"), Auth::OauthM2m { .. }));
-    assert!(matches!(auth("by_azure"), Auth::AzureServicePrincipal { .. }));
-    assert!(matches!(auth("by_machine"), Auth::AzureManagedIdentity { .. }));
+    assert!(matches!(
+        auth("by_azure"),
+        Auth::AzureServicePrincipal { .. }
+    ));
+    assert!(matches!(
+        auth("by_machine"),
+        Auth::AzureManagedIdentity { .. }
+    ));
     assert!(matches!(auth("by_federation"), Auth::Federation { .. }));
     assert!(matches!(auth("by_profile"), Auth::Pat(_)));
 
@@ -193,7 +199,9 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         all.insert(name.to_owned());
         known.insert(format!("{path}.auth"), tagged(auth));
         let own = ["type", "host", "auth"];
-        let own = own.into_iter().filter(|key| (name, *key) != ("by_profile", "host"));
+        let own = own
+            .into_iter()
+            .filter(|key| (name, *key) != ("by_profile", "host"));
         known.insert(path, own.map(str::to_owned).collect());
     }
     assert_eq!(found, known);

@@ -61,11 +61,17 @@ fn answer(mut stream: TcpStream, heard: &Mutex<Heard>) -> Option<()> {
             let token = heard.issued.new();
             (200, json!({"access_token": token, "expires_in": "3600"}))
         } else if line.contains("/token") {
-            (401, json!({"error": "invalid_client", "error_description": text}))
+            (
+                401,
+                json!({"error": "invalid_client", "error_description": text}),
+            )
         } else {
             // One after the other, so that each connection meets several.
             let status = [401, 403, 400, 500, 429, 200][count % 6];
-            (status, json!({"error_code": "PERMISSION_DENIED", "message": text, "state": text}))
+            (
+                status,
+                json!({"error_code": "PERMISSION_DENIED", "message": text, "state": text}),
+            )
         }
     };
     let answer = answer.to_string();

@@ -101,7 +101,8 @@ async fn proxy() -> (String, Arc<AtomicU32>, Serving) {
                 let target = head.strip_prefix("CONNECT ")?.split(' ').next()?;
                 // user:pass
                 if !head.contains("Basic dXNlcjpwYXNz") {
-                    let refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
+                    let refusal =
+                        b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
                     return stream.write_all(refusal).await.ok();
                 }
                 let mut there = TcpStream::connect(target).await.ok()?;
@@ -116,7 +117,12 @@ async fn proxy() -> (String, Arc<AtomicU32>, Serving) {
 }
 
 async fn told(engine: &DatabricksEngine) -> String {
-    let Err(Fault::Passing { message, perhaps_done, .. }) = engine.check().await else {
+    let Err(Fault::Passing {
+        message,
+        perhaps_done,
+        ..
+    }) = engine.check().await
+    else {
         panic!("it is let in");
     };
     assert!(!perhaps_done, "{message}");
@@ -131,7 +137,11 @@ async fn a_certificate_that_is_not_believed_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     // Several may stand in one file.
-    fs::write(&file, format!("{}{}", Authority::new("another").pem, ours.pem)).unwrap();
+    fs::write(
+        &file,
+        format!("{}{}", Authority::new("another").pem, ours.pem),
+    )
+    .unwrap();
     for (config, words) in [
         (ours.server("127.0.0.1", true), ["has expired", "renewed"]),
         (
@@ -161,12 +171,21 @@ async fn a_certificate_that_is_not_believed_says_why() {
     }
     let (url, _serving) = tls_before(&ground, ours.server("127.0.0.1", false)).await;
     let engine = ground.engine_with(|settings| settings.host = url.clone());
-    assert!(told(&engine).await.contains("tls.ca_file"), "it is not named");
+    assert!(
+        told(&engine).await.contains("tls.ca_file"),
+        "it is not named"
+    );
     let engine = ground.engine_with(|settings| {
         settings.host = url.clone();
         settings.reach.ca_file = Some(file.clone());
     });
-    assert!(engine.check().await.unwrap().contains("sandbox@example.com"));
+    assert!(
+        engine
+            .check()
+            .await
+            .unwrap()
+            .contains("sandbox@example.com")
+    );
     assert_eq!(engine.trouble(), None);
 
     let clear: Url = ground.host.replace("http://", "https://").parse().unwrap();
@@ -262,7 +281,9 @@ async fn a_wrong_file_is_found_at_the_start() {
         }
         let mut settings = ground.settings();
         settings.reach.ca_file = Some(file.clone());
-        let error = DatabricksEngine::new("test", &settings).unwrap_err().to_string();
+        let error = DatabricksEngine::new("test", &settings)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(file.to_str().unwrap()), "{error}");
         error
     };
