@@ -151,6 +151,7 @@ pub(super) struct PatFile {
 }
 
 /// An `auth` of the type `oauth_m2m`.
+#[expect(clippy::struct_field_names, reason = "as the settings are called")]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct M2mFile {

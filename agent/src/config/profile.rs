@@ -39,7 +39,7 @@ impl Profile {
         Some(Self {
             file: file.to_owned(),
             name: name.to_owned(),
-            names: entries.map(|(key, _)| key.to_owned()).collect(),
+            names: entries.map(|(key, _)| key).collect(),
         })
     }
 

@@ -83,15 +83,11 @@ impl HttpClient {
     /// The client as its files are now, or as they were when they were last in order.
     pub async fn client(&self) -> Client {
         let kept = self.made.kept();
-        let now = match &self.recipe.reach {
-            Reach {
-                ca_file: None,
-                proxy: None | Some(SecretSource::Value(_)),
-            } => kept,
-            _ => {
-                let renew = || self.renew(kept.clone());
-                self.made.get(renew).await.ok().or(kept)
-            }
+        let now = if self.recipe.has_files() {
+            let renew = || self.renew(kept.clone());
+            self.made.get(renew).await.ok().or(kept)
+        } else {
+            kept
         };
         // It holds one since it was made.
         now.map(|made| made.client).unwrap_or_default()
@@ -138,6 +134,12 @@ fn lasting(made: Made) -> Lasting<Made> {
 }
 
 impl Recipe {
+    fn has_files(&self) -> bool {
+        let Reach { ca_file, proxy } = &self.reach;
+        ca_file.is_some()
+            || matches!(proxy, Some(source) if !matches!(source, SecretSource::Value(_)))
+    }
+
     fn files(
         &self,
         authorities: Option<std::io::Result<Vec<u8>>>,

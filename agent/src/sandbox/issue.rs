@@ -35,7 +35,8 @@ const MANAGEMENT: [&str; 3] = [
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Clients {
     /// Secrets by client id, of Databricks' and of Azure's service principals.
-    clients: HashMap<String, String>,
+    #[serde(rename = "clients")]
+    secrets: HashMap<String, String>,
     /// Tokens of another issuer that are trusted.
     subjects: HashSet<String>,
     /// Client ids of the machine's identities; an empty one may go unnamed.
@@ -46,7 +47,7 @@ impl std::fmt::Debug for Clients {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Clients")
-            .field("clients", &self.clients.len())
+            .field("secrets", &self.secrets.len())
             .finish_non_exhaustive()
     }
 }
@@ -141,7 +142,7 @@ impl State {
         let pair = pair.filter(|(id, secret)| !id.is_empty() && !secret.is_empty());
         let known = match (&self.clients, &pair) {
             (None, pair) => pair.is_some(),
-            (Some(named), Some((id, secret))) => named.clients.get(id) == Some(secret),
+            (Some(named), Some((id, secret))) => named.secrets.get(id) == Some(secret),
             (Some(_), None) => false,
         };
         if !known {
@@ -197,7 +198,7 @@ impl State {
             (Some(id), Some(secret)) => self
                 .clients
                 .as_ref()
-                .is_none_or(|named| named.clients.get(id).is_some_and(|right| right == secret)),
+                .is_none_or(|named| named.secrets.get(id).is_some_and(|right| right == secret)),
             _ => false,
         };
         if !known {

@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::json;
 
-use super::Canaries;
+use super::place::Canaries;
 
 /// What it has done so far.
 #[derive(Default)]
@@ -43,8 +43,8 @@ fn answer(mut stream: TcpStream, heard: &Mutex<Heard>) -> Option<()> {
         stream.read_exact(&mut byte).ok()?;
         request.push(byte[0]);
     }
-    let head = String::from_utf8_lossy(&request).to_lowercase();
-    let length = head.split("content-length: ").nth(1);
+    let lines = String::from_utf8_lossy(&request).to_lowercase();
+    let length = lines.split("content-length: ").nth(1);
     let length: usize = length
         .and_then(|rest| rest.split("\r\n").next()?.parse().ok())
         .unwrap_or(0);
@@ -58,7 +58,7 @@ fn answer(mut stream: TcpStream, heard: &Mutex<Heard>) -> Option<()> {
         heard.lines.push(line.clone());
         let count = heard.lines.len();
         if line.contains("/token") && !line.contains("/refuse") {
-            let token = heard.issued.new();
+            let token = heard.issued.another();
             (200, json!({"access_token": token, "expires_in": "3600"}))
         } else if line.contains("/token") {
             (
