@@ -6,7 +6,11 @@ mod asyncapi;
 mod broker;
 mod browser;
 mod cli;
+<<<<<<< HEAD
 mod containers;
 mod page;
+=======
+mod secrets;
+>>>>>>> auth
 mod stories;
 mod systemd;
