@@ -60,6 +60,7 @@ pub(crate) async fn run(_: &RunArgs, loaded: Loaded) -> Result<Exit, Problem> {
         max_output_bytes: settings.worker.max_output_bytes,
         queue,
         engines,
+        policies: settings.policies.clone(),
     }));
     let upkeep = tokio::spawn(upkeep(metrics.clone()));
     let page = serve_http(settings, worker.clone(), metrics).await;

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::databricks::databricks;
 use super::file::{File, QueueFile};
+use super::policy::policy;
 use super::secret::{Secret, SecretSource};
 use super::shape::read;
 use super::{
@@ -23,10 +24,17 @@ const DEFAULT_QUEUE_URL: &str = "sqlite:sparkferry.db";
 pub(super) fn check(file: File, variables: &Variables) -> Result<Settings, ConfigError> {
     name("namespace", &file.namespace)?;
     let mut connections = std::collections::BTreeMap::new();
-    for (connection, settings) in file.connections {
+    let mut policies = std::collections::BTreeMap::new();
+    for (connection, mut settings) in file.connections {
         let path = format!("connections.{connection}");
         name(&path, &connection)?;
+        let rules = settings.take("policy");
         let (kind, rest) = settings.split(&path)?;
+        if let Some(rules) = rules {
+            let path = format!("{path}.policy");
+            let checked = policy(&path, &kind, read(&path, rules)?)?;
+            policies.insert(connection.clone(), checked);
+        }
         let checked = match kind.as_str() {
             "databricks" => {
                 Connection::Databricks(databricks(&path, read(&path, rest)?, variables)?)
@@ -72,6 +80,7 @@ pub(super) fn check(file: File, variables: &Variables) -> Result<Settings, Confi
             format: log_format(&file.log.format)?,
         },
         connections,
+        policies,
     })
 }
 

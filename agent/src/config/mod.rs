@@ -7,6 +7,7 @@ mod check;
 mod databricks;
 mod file;
 mod load;
+mod policy;
 pub mod secret;
 mod shape;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use sparkferry_shared::Topology;
 use url::Url;
 
 pub use load::{DEFAULT_FILES, VARIABLE_PREFIX, default_file, load};
+pub use policy::{Jobs, PolicySettings, Redelivered};
 pub use secret::{Secret, SecretError, SecretSource};
 
 /// All settings, checked.
@@ -40,6 +42,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// The engines, by name.
     pub connections: BTreeMap<String, Connection>,
+    /// What requests may ask for, by the connection's name; of one that is absent, anything.
+    pub policies: BTreeMap<String, PolicySettings>,
 }
 
 /// Settings of the queue.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::driver::{Drive, Driver};
+use crate::config::PolicySettings;
 use crate::engine::Engine;
 use crate::observe::metrics;
 use crate::observe::runs::RunView;
@@ -23,15 +24,22 @@ pub(super) struct Lane {
     pub(super) name: String,
     pub(super) max_active_runs: u32,
     pub(super) engine: Arc<dyn Engine>,
+    pub(super) policy: Option<PolicySettings>,
     drivers: Mutex<HashMap<Id, Arc<Driver>>>,
 }
 
 impl Lane {
-    pub(super) fn new(name: String, max_active_runs: u32, engine: Arc<dyn Engine>) -> Self {
+    pub(super) fn new(
+        name: String,
+        max_active_runs: u32,
+        engine: Arc<dyn Engine>,
+        policy: Option<PolicySettings>,
+    ) -> Self {
         Self {
             name,
             max_active_runs,
             engine,
+            policy,
             drivers: Mutex::default(),
         }
     }

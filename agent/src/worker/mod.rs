@@ -28,6 +28,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::PolicySettings;
 use crate::engine::Engine;
 use crate::observe::runs::{Readiness, RunView};
 use crate::queue::Queue;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub queue: Arc<dyn Queue>,
     /// For each connection: runs that may be under way, and its engine.
     pub engines: BTreeMap<String, (u32, Arc<dyn Engine>)>,
+    /// For each connection that has one: what its requests may ask for.
+    pub policies: BTreeMap<String, PolicySettings>,
 }
 
 /// A worker. See the [module](self).
@@ -88,11 +91,14 @@ impl Shared {
 
 impl Worker {
     /// A worker that has not begun.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(mut parts: Parts) -> Self {
         let lanes = parts
             .engines
             .into_iter()
-            .map(|(name, (max, engine))| Arc::new(Lane::new(name, max, engine)))
+            .map(|(name, (max, engine))| {
+                let policy = parts.policies.remove(&name);
+                Arc::new(Lane::new(name, max, engine, policy))
+            })
             .collect();
         Self {
             shared: Arc::new(Shared {

@@ -71,6 +71,7 @@ impl Stage {
                 CONNECTION.to_owned(),
                 (100, Arc::new(engine) as Arc<dyn Engine>),
             )]),
+            policies: BTreeMap::new(),
         });
         let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
         let serving = tokio::spawn({

@@ -2,6 +2,7 @@
 
 mod environment;
 mod errors;
+mod policy;
 mod shipped;
 
 use std::collections::HashMap;

@@ -9,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use super::super::file::{
     DatabricksFile, File, HttpFile, IntervalFile, LogFile, PatFile, QueueFile, WorkerFile,
 };
+use super::super::policy::PolicyFile;
 use super::{PROD, load_text};
 
 fn shipped() -> String {
@@ -37,13 +38,14 @@ fn shown(text: &str) -> String {
 fn the_shipped_file_says_what_the_defaults_are() {
     assert_eq!(shown(&shipped()), shown(""));
 
+    // A policy is off where none of its rules is set.
     let without = ["url_file", "auth.token_file", "default_connection", "name"];
     let all: String = shipped_with_all()
         .lines()
         .filter(|line| {
             !without
                 .iter()
-                .any(|key| line.starts_with(&format!("{key} =")))
+                .any(|key| line.starts_with(&format!("{key} =")) || line.starts_with("policy."))
         })
         .flat_map(|line| [line, "\n"])
         .collect();
@@ -112,6 +114,10 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
     let mut found = BTreeMap::new();
     tables("", all.try_deserialize().unwrap(), &mut found);
 
+    let connection = |mut names: BTreeSet<String>| {
+        names.extend(["type", "policy"].map(str::to_owned));
+        names
+    };
     let tagged = |mut names: BTreeSet<String>| {
         names.insert("type".to_owned());
         names
@@ -123,7 +129,8 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         ("http", fields::<HttpFile>()),
         ("log", fields::<LogFile>()),
         ("connections", ["prod".to_owned()].into()),
-        ("connections.prod", tagged(fields::<DatabricksFile>())),
+        ("connections.prod", connection(fields::<DatabricksFile>())),
+        ("connections.prod.policy", fields::<PolicyFile>()),
         ("connections.prod.auth", tagged(fields::<PatFile>())),
         (
             "connections.prod.poll_interval_seconds",
