@@ -124,7 +124,7 @@ pub(super) struct PolicyFile {
     node_types: Option<Vec<String>>,
     max_workers: Option<u32>,
     max_autotermination_minutes: Option<u32>,
-    tags: Option<Vec<String>>,
+    tags: Option<BTreeMap<String, String>>,
     spot_only: bool,
     max_timeout_seconds: Option<u32>,
     git_hosts: Option<Vec<String>>,
@@ -211,7 +211,7 @@ pub(super) fn policy(
         )?,
         tags: file
             .tags
-            .map(|tags| tags_of(&at("tags"), &tags))
+            .map(|tags| tags_of(&at("tags"), tags))
             .transpose()?,
         spot_only: file.spot_only,
         max_timeout_seconds: positive("max_timeout_seconds", file.max_timeout_seconds)?,
@@ -255,22 +255,18 @@ fn jobs_of(setting: &str, entries: Vec<JobFile>) -> Result<Jobs, ConfigError> {
     Ok(jobs)
 }
 
-/// `name=value`, or `name` alone for any value. A list, because the settings' table keys are not
-/// case-sensitive and tags are.
-fn tags_of(setting: &str, entries: &[String]) -> Result<BTreeMap<String, String>, ConfigError> {
-    let tag = |entry: &String| {
-        let (name, wanted) = entry.split_once('=').unwrap_or((entry, "*"));
-        if name.is_empty() || wanted.is_empty() {
-            return Err(value(
-                setting,
-                format!("{entry:?} is no tag: write \"name=value\", or \"name\" for any value"),
-            ));
-        }
-        Ok((name.to_owned(), wanted.to_owned()))
-    };
-    let tags: BTreeMap<_, _> = entries.iter().map(tag).collect::<Result<_, _>>()?;
+fn tags_of(
+    setting: &str,
+    tags: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
     if tags.is_empty() {
         return Err(value(setting, "names no tag"));
     }
-    Ok(tags)
+    match tags.iter().find(|(_, wanted)| wanted.is_empty()) {
+        Some((name, _)) => Err(value(
+            format!("{setting}.{name}"),
+            "must be the value wanted, or \"*\" for any",
+        )),
+        None => Ok(tags),
+    }
 }

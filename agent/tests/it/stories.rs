@@ -5,4 +5,5 @@ mod drain;
 mod harness;
 mod hold;
 mod kills;
+mod privilege;
 mod sdk;

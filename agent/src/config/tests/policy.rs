@@ -26,7 +26,7 @@ fn every_rule_is_read() {
         node_types = ["Standard_DS3_v2"]
         max_workers = 0
         max_autotermination_minutes = 30
-        tags = ["Team=ETL=x", "CostCenter"]
+        tags = { Team = "ETL", CostCenter = "*" }
         spot_only = true
         max_timeout_seconds = 60
         git_hosts = ["GitHub.com"]
@@ -48,7 +48,7 @@ fn every_rule_is_read() {
         max_workers: Some(0),
         max_autotermination_minutes: Some(30),
         tags: Some(
-            [("Team", "ETL=x"), ("CostCenter", "*")]
+            [("Team", "ETL"), ("CostCenter", "*")]
                 .map(|(n, v)| (n.into(), v.into()))
                 .into(),
         ),
@@ -77,8 +77,8 @@ fn a_rule_that_can_mean_nothing_is_an_error() {
         ("task_kinds = [\"notebook\"]", "notebook_task"),
         ("git_hosts = [\"https://github.com\"]", "no host"),
         ("spark_confs = [\"*.sql\"]", "at the end"),
-        ("tags = [\"=x\"]", "no tag"),
-        ("tags = []", "names no tag"),
+        ("tags = { team = \"\" }", "tags.team"),
+        ("tags = {}", "names no tag"),
         ("jobs = [\"\"]", "empty name"),
         ("run_as = [\" robot\"]", "space"),
         ("redelivered = \"maybe\"", "redelivered"),

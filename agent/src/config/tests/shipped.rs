@@ -131,6 +131,10 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         ("connections", ["prod".to_owned()].into()),
         ("connections.prod", connection(fields::<DatabricksFile>())),
         ("connections.prod.policy", fields::<PolicyFile>()),
+        (
+            "connections.prod.policy.tags",
+            ["team", "cost_center"].map(str::to_owned).into(),
+        ),
         ("connections.prod.auth", tagged(fields::<PatFile>())),
         (
             "connections.prod.poll_interval_seconds",

@@ -5,6 +5,7 @@
 //! | `connect` | the URL, one attempt to connect, errors in words, the pace of attempts |
 //! | `link` | a connection that is made again for as long as anybody needs it |
 //! | `topology`, `declare` | exchanges and queues: as they should be, and declared or checked |
+//! | `privilege` | the same for an operator who gives everybody only what they need |
 //! | `consume` | deliveries, one task for each channel |
 //! | `ack` | settling deliveries: few frames for many acknowledgements |
 //! | `publish` | confirmed publishing, many messages at a time |
@@ -29,6 +30,7 @@ mod declare;
 mod link;
 mod listen;
 mod message;
+mod privilege;
 mod producer;
 mod publish;
 #[cfg(test)]
@@ -60,6 +62,7 @@ use crate::observe::metrics;
 
 pub use check::check;
 pub use connect::place;
+pub use privilege::definitions_with_users;
 pub use producer::AmqpProducer;
 pub use topology::definitions;
 
@@ -172,7 +175,7 @@ impl AmqpQueue {
                 Published::Refused => {
                     "are refused: a queue that is bound for this key is full or has failed"
                 }
-                Published::Unknown(why) => {
+                Published::Unknown(why) | Published::Forbidden(why) => {
                     // The publisher itself tells people.
                     tracing::debug!("{purpose} published again: {why}");
                     sleep(pace.next_wait()).await;

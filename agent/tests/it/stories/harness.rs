@@ -275,7 +275,7 @@ impl Work {
         }
     }
 
-    fn body(&self) -> Vec<u8> {
+    pub(super) fn body(&self) -> Vec<u8> {
         let parameters = json!({
             "sandbox.duration_ms": self.duration_ms.to_string(),
             "sandbox.outcomes": self.outcomes,
