@@ -10,6 +10,7 @@ use url::Url;
 use super::databricks::databricks;
 use super::file::{File, QueueFile};
 use super::policy::policy;
+use super::queue_tls::with_certificates;
 use super::secret::{Secret, SecretSource};
 use super::shape::read;
 use super::{
@@ -153,7 +154,11 @@ pub(super) fn secret(
 }
 
 /// Puts the value of `${CREDENTIALS_DIRECTORY}` (systemd's) in its place.
-fn expand(setting: &str, path: &str, variables: &Variables) -> Result<PathBuf, ConfigError> {
+pub(super) fn expand(
+    setting: &str,
+    path: &str,
+    variables: &Variables,
+) -> Result<PathBuf, ConfigError> {
     const CREDENTIALS: &str = "${CREDENTIALS_DIRECTORY}";
     if !path.contains(CREDENTIALS) {
         return Ok(path.into());
@@ -174,6 +179,7 @@ fn queue(file: QueueFile, variables: &Variables) -> Result<QueueSettings, Config
             .map_err(|e| value("queue.url_file", e.to_string()))?,
         None => DEFAULT_QUEUE_URL.to_owned().into(),
     };
+    let url = with_certificates(url, file.tls, variables)?;
     if file.hold_limit_seconds == 0 {
         return Err(value("queue.hold_limit_seconds", "must be at least 1"));
     }

@@ -8,6 +8,7 @@ mod databricks;
 mod file;
 mod load;
 mod policy;
+mod queue_tls;
 pub mod secret;
 mod shape;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use url::Url;
 
 pub use load::{DEFAULT_FILES, VARIABLE_PREFIX, default_file, load};
 pub use policy::{Jobs, PolicySettings, Redelivered};
+pub use queue_tls::{CA_FILE, CERT_FILE, KEY_FILE};
 pub use secret::{Secret, SecretError, SecretSource};
 
 /// All settings, checked.
@@ -62,7 +64,8 @@ pub struct QueueSettings {
 /// Which queue, and where.
 #[derive(Debug, Clone)]
 pub enum QueuePlace {
-    /// RabbitMQ: an `amqp://` or `amqps://` URL, which holds a password.
+    /// RabbitMQ: an `amqp://` or `amqps://` URL, which holds a password, and the files of
+    /// certificates as parameters ([`CA_FILE`], [`CERT_FILE`], [`KEY_FILE`]).
     Amqp(Secret),
     /// A SQLite database: its file.
     Sqlite(PathBuf),

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `connect` | the URL, one attempt to connect, errors in words, the pace of attempts |
+//! | `tls` | certificates: the broker's, and our own |
 //! | `link` | a connection that is made again for as long as anybody needs it |
 //! | `topology`, `declare` | exchanges and queues: as they should be, and declared or checked |
 //! | `privilege` | the same for an operator who gives everybody only what they need |
@@ -35,6 +36,7 @@ mod producer;
 mod publish;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topology;
 
 use std::sync::Arc;
