@@ -1,5 +1,6 @@
 //! Tests over real parts.
 
+mod amqps;
 mod arrows;
 mod asyncapi;
 #[expect(dead_code, reason = "the library's own tests need more of it")]

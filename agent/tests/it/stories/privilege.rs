@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-    QueueBindOptions, QueueDeclareOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -173,6 +173,34 @@ impl Broker {
     }
 }
 
+/// Makes the exchange of requests a direct one, as workers that declare it do.
+async fn requests_become_direct(broker: &Broker) {
+    let all = [
+        "set_permissions",
+        "-p",
+        "sparkferry",
+        "guest",
+        ".*",
+        ".*",
+        ".*",
+    ];
+    broker.node.ctl(&all);
+    let url = broker.node.url().replace("/%2f", "/sparkferry");
+    let connecting = Connection::connect(&url, ConnectionProperties::default());
+    let connection = connecting.await.expect("the administrator");
+    let channel = connection.create_channel().await.expect("it is connected");
+    let name = "sparkferry.requests";
+    let gone = channel.exchange_delete(name.into(), ExchangeDeleteOptions::default());
+    gone.await.expect("it was there");
+    let made = channel.exchange_declare(
+        name.into(),
+        ExchangeKind::Direct,
+        ExchangeDeclareOptions::default(),
+        FieldTable::default(),
+    );
+    made.await.expect("it is gone");
+}
+
 /// Refused is refused for want of a permission, and for nothing else.
 fn allowed<T>(tried: lapin::Result<T>) -> bool {
     match tried {
@@ -198,6 +226,14 @@ async fn with_the_shipped_definitions_everybody_can_work_and_nobody_can_do_more(
     a_producer_reaches_its_own_connection_alone(&broker).await;
     a_worker_makes_nothing_and_starts_nothing(&broker).await;
     an_operator_takes_no_requests(&broker).await;
+
+    // Why the definitions have a topic exchange: on a direct one keys are not looked at.
+    requests_become_direct(&broker).await;
+    assert!(
+        broker
+            .may_publish("producer-prod", "sparkferry.requests", "lake")
+            .await
+    );
 }
 
 async fn everybody_can_work(broker: &Broker, workspace: &Workspace) {
