@@ -21,6 +21,7 @@ pub const KEY_FILE: &str = "keyfile";
 /// The table `tls` of the queue.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "as people write them")]
 pub(super) struct QueueTlsFile {
     ca_file: Option<String>,
     cert_file: Option<String>,

@@ -77,6 +77,11 @@ struct Secured {
 
 impl Secured {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With further lines of `rabbitmq.conf`.
+    fn with(settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let authority = Authority::new("our authority");
         let file = |name: &str| folder.path().join(name);
@@ -95,7 +100,7 @@ impl Secured {
              ssl_options.fail_if_no_peer_cert = true\n\
              auth_mechanisms.1 = PLAIN\n\
              auth_mechanisms.2 = EXTERNAL\n\
-             ssl_cert_login_from = common_name\n",
+             ssl_cert_login_from = common_name\n{settings}",
             ca = file("ca.pem").display(),
             certificate = file("server.pem").display(),
             key = file("server.key").display(),
@@ -169,7 +174,6 @@ impl Secured {
 async fn whoever_has_the_right_certificates_is_let_in_and_others_are_told_why_not() {
     let starting = spawn_blocking(Secured::start).await;
     let secured = starting.expect("it starts");
-    // The node never listens for us without TLS being right; the provider is the program's.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let external = secured.url("", Some("ca.pem"), Some("worker"));
     let password = secured.url("guest:guest@", Some("ca.pem"), Some("worker"));
@@ -292,4 +296,13 @@ async fn certificates_that_were_renewed_are_in_use_with_the_next_connection() {
     });
     submit("b").await.expect("the broker takes it");
     producer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_speaks_only_an_old_tls_is_refused() {
+    let starting = spawn_blocking(|| Secured::with("ssl_options.versions.1 = tlsv1.1\n"));
+    let secured = starting.await.expect("it starts");
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let url = secured.url("", Some("ca.pem"), Some("worker"));
+    secured.refused(&url, &["1.2 or later"]).await;
 }

@@ -5,5 +5,6 @@ mod drain;
 mod harness;
 mod hold;
 mod kills;
+mod policy;
 mod privilege;
 mod sdk;

@@ -3,6 +3,7 @@
 mod environment;
 mod errors;
 mod policy;
+mod queue_tls;
 mod shipped;
 
 use std::collections::HashMap;

@@ -10,6 +10,7 @@ use super::super::file::{
     DatabricksFile, File, HttpFile, IntervalFile, LogFile, PatFile, QueueFile, WorkerFile,
 };
 use super::super::policy::PolicyFile;
+use super::super::queue_tls::QueueTlsFile;
 use super::{PROD, load_text};
 
 fn shipped() -> String {
@@ -38,14 +39,16 @@ fn shown(text: &str) -> String {
 fn the_shipped_file_says_what_the_defaults_are() {
     assert_eq!(shown(&shipped()), shown(""));
 
-    // A policy is off where none of its rules is set.
     let without = ["url_file", "auth.token_file", "default_connection", "name"];
+    // Tables that are off where nothing in them is set.
+    let off = ["policy.", "tls."];
     let all: String = shipped_with_all()
         .lines()
         .filter(|line| {
-            !without
-                .iter()
-                .any(|key| line.starts_with(&format!("{key} =")) || line.starts_with("policy."))
+            !off.iter().any(|table| line.starts_with(table))
+                && !without
+                    .iter()
+                    .any(|key| line.starts_with(&format!("{key} =")))
         })
         .flat_map(|line| [line, "\n"])
         .collect();
@@ -125,6 +128,7 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
     let known: BTreeMap<String, BTreeSet<String>> = [
         ("", fields::<File>()),
         ("queue", fields::<QueueFile>()),
+        ("queue.tls", fields::<QueueTlsFile>()),
         ("worker", fields::<WorkerFile>()),
         ("http", fields::<HttpFile>()),
         ("log", fields::<LogFile>()),

@@ -263,10 +263,14 @@ fn write_twice(value: &Value, mut nth: usize, text: &mut String) -> usize {
             text.push('{');
             for (n, (name, value)) in fields.iter().enumerate() {
                 *text += if n == 0 { "" } else { "," };
-                *text += &format!("{}:", json!(name));
+                let name = json!(name).to_string();
+                *text += &name;
+                text.push(':');
                 nth = write_twice(value, nth, text);
                 if n == 0 && twice {
-                    *text += &format!(",{}:null", json!(name));
+                    text.push(',');
+                    *text += &name;
+                    *text += ":null";
                 }
             }
             text.push('}');

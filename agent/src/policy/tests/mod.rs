@@ -11,6 +11,7 @@ use sparkferry_shared::{Request, decode};
 use super::{Breach, judge};
 use crate::config::{Jobs, PolicySettings};
 
+#[expect(clippy::unnecessary_wraps, reason = "rules are optional")]
 fn set(entries: &[&str]) -> Option<BTreeSet<String>> {
     Some(entries.iter().map(|entry| (*entry).to_owned()).collect())
 }

@@ -157,6 +157,12 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
         }
     }
 
+    /// Further settings, for workers to come.
+    pub(super) fn add_settings(&self, text: &str) {
+        let before = fs::read_to_string(&self.configuration).expect("our own file");
+        fs::write(&self.configuration, before + text).expect("our own file");
+    }
+
     /// Starts a worker process. It is killed when it is dropped.
     pub(super) fn worker(&self) -> Child {
         let log = self.folder.path().join("workers.log");
