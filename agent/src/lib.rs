@@ -7,6 +7,7 @@
 //! | [`engine`] | the port to an engine, with Databricks behind it |
 //! | [`worker`] | deliveries in, one driver for each id, settle, hand back, drain |
 //! | [`flow`], [`retry`] | one request from its first attempt to its ending |
+//! | [`policy`] | what a connection's requests may ask for |
 //! | [`http`] | what REST engines share |
 //! | [`config`] | the settings, read and checked once |
 //! | [`observe`] | metrics, health and the status page's data |
@@ -19,6 +20,7 @@ pub mod engine;
 pub mod flow;
 pub mod http;
 pub mod observe;
+pub mod policy;
 pub mod queue;
 pub mod retry;
 pub mod sandbox;

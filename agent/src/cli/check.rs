@@ -9,7 +9,7 @@ use super::exit::Exit;
 use super::print;
 use super::problem::Problem;
 use super::setup::Loaded;
-use crate::config::{Connection, QueuePlace, Settings};
+use crate::config::{Connection, PolicySettings, QueuePlace, Redelivered, Settings};
 use crate::engine::{Fault, table};
 use crate::queue::{QueueError, amqp, sqlite};
 
@@ -49,6 +49,9 @@ pub(crate) async fn run(args: &CheckArgs, loaded: &Loaded) -> Result<Exit, Probl
         what: "configuration".to_owned(),
         found: Ok(configuration(loaded)),
     })?;
+    for (name, rules) in &settings.policies {
+        tell(policy(name, rules))?;
+    }
     let queue = async {
         Finding {
             what: "queue".to_owned(),
@@ -133,6 +136,20 @@ async fn engine(name: &str, connection: &Connection) -> Result<String, (Exit, St
     let engine =
         table::open(name, connection).map_err(|error| (Exit::Configuration, error.to_string()))?;
     engine.check().await.map_err(|fault| advise(&fault))
+}
+
+/// Which rules a connection's requests are judged by.
+fn policy(name: &str, policy: &PolicySettings) -> Finding {
+    let redelivered = match policy.redelivered {
+        Redelivered::Reject => "",
+        Redelivered::Attend => {
+            "; what was delivered before is not judged: redelivered = \"attend\""
+        }
+    };
+    Finding {
+        what: format!("policy of {name}"),
+        found: Ok(policy.rules().join(", ") + redelivered),
+    }
 }
 
 /// What went wrong, and what to do about it.

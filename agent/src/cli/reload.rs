@@ -4,18 +4,17 @@
 //! what was in use stays. Connections that were written otherwise are closed and opened anew: what
 //! they held is handed back, comes again and finds its runs. The others are left alone.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 use super::problem::Problem;
 use super::setup::{self, Loaded};
-use crate::config::{Connection, Settings};
+use crate::config::Settings;
 use crate::engine::table;
 use crate::observe::log::Level;
 use crate::observe::notify;
-use crate::worker::{Change, Engines, Worker};
+use crate::worker::{Change, Engines, Served, Worker};
 
 /// What changes without a restart, and `default_connection`, which a worker does not use. A section
 /// that is not named here takes a restart.
@@ -25,13 +24,20 @@ const LIVE: [&str; 2] = ["log", "default_connection"];
 ///
 /// # Errors
 /// Where one can't be made, with its setting.
-pub(super) fn engines(connections: &BTreeMap<String, Connection>) -> Result<Engines, Problem> {
-    let made = connections.iter().map(|(name, connection)| {
-        let engine = table::open(name, connection)
-            .map_err(|e| Problem::configuration(format!("connections.{name}: {e}")))?;
-        Ok((name.clone(), (connection.max_active_runs(), engine)))
-    });
-    made.collect()
+pub(super) fn engines(settings: &Settings) -> Result<Engines, Problem> {
+    let names = settings.connections.keys();
+    names.map(|name| Ok((name.clone(), served(settings, name)?))).collect()
+}
+
+fn served(settings: &Settings, name: &str) -> Result<Served, Problem> {
+    let connection = &settings.connections[name];
+    let engine = table::open(name, connection)
+        .map_err(|e| Problem::configuration(format!("connections.{name}: {e}")))?;
+    Ok(Served {
+        max_active_runs: connection.max_active_runs(),
+        engine,
+        policy: settings.policies.get(name).cloned(),
+    })
 }
 
 /// Reads the configuration whenever it is asked to. `refused` tells why it was not taken the last
@@ -81,9 +87,9 @@ async fn again(older: &Loaded, worker: &Worker, level: &Level) -> Result<Loaded,
         listed(&mut changed.iter().filter(|name| now.contains_key(*name))),
         listed(&mut changed.iter().filter(|name| before.contains_key(*name))),
     );
-    let mut open = now.clone();
-    open.retain(|name, _| changed.contains(name));
-    let open = engines(&open)?;
+    let open = changed.iter().filter(|name| now.contains_key(*name));
+    let open = open.map(|name| Ok((name.clone(), served(&newer.settings, name)?)));
+    let open = open.collect::<Result<Engines, Problem>>()?;
     // Last of what can fail, first of what takes effect.
     level.set(&newer.settings.log)?;
     if !worker

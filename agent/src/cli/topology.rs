@@ -17,11 +17,28 @@ use crate::queue::amqp;
 #[command(after_long_help = "\
 Examples:
   sparkferry topology > definitions.json
-  rabbitmqctl import_definitions definitions.json")]
-pub(crate) struct TopologyArgs {}
+  sparkferry topology --users --vhost sparkferry > definitions.json
+  rabbitmqctl import_definitions definitions.json
+  rabbitmqctl change_password sparkferry-worker PASSWORD")]
+pub(crate) struct TopologyArgs {
+    /// Adds users for workers, producers and the operator that may do no more than they must, and
+    /// says by policies what can be changed later. Nobody can log in by password before
+    /// `rabbitmqctl change_password`
+    #[arg(long)]
+    users: bool,
+    /// The virtual host, as the worker's URL names it
+    #[arg(long, default_value = "/")]
+    vhost: String,
+}
 
-pub(crate) fn run(_: &TopologyArgs, loaded: &Loaded) -> Result<Exit, Problem> {
+pub(crate) fn run(args: &TopologyArgs, loaded: &Loaded) -> Result<Exit, Problem> {
     let connections = loaded.connections()?;
-    print::document(&amqp::definitions(&loaded.settings.topology, &connections))?;
+    let topology = &loaded.settings.topology;
+    let definitions = if args.users {
+        amqp::definitions_with_users(topology, &connections, &args.vhost)
+    } else {
+        amqp::definitions(topology, &connections, &args.vhost)
+    };
+    print::document(&definitions)?;
     Ok(Exit::Success)
 }

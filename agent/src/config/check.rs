@@ -9,6 +9,8 @@ use url::Url;
 
 use super::databricks::databricks;
 use super::file::{File, QueueFile};
+use super::policy::policy;
+use super::queue_tls::with_certificates;
 use super::secret::{Secret, SecretSource};
 use super::shape::read;
 use super::{
@@ -27,10 +29,17 @@ pub(super) fn check(
 ) -> Result<Settings, ConfigError> {
     name("namespace", &file.namespace)?;
     let mut connections = std::collections::BTreeMap::new();
-    for (connection, settings) in file.connections {
+    let mut policies = std::collections::BTreeMap::new();
+    for (connection, mut settings) in file.connections {
         let path = format!("connections.{connection}");
         name(&path, &connection)?;
+        let rules = settings.take("policy");
         let (kind, rest) = settings.split(&path)?;
+        if let Some(rules) = rules {
+            let path = format!("{path}.policy");
+            let checked = policy(&path, &kind, read(&path, rules)?)?;
+            policies.insert(connection.clone(), checked);
+        }
         let checked = match kind.as_str() {
             "databricks" => {
                 Connection::Databricks(databricks(&path, read(&path, rest)?, variables)?)
@@ -77,6 +86,7 @@ pub(super) fn check(
         },
         connections,
         written,
+        policies,
     })
 }
 
@@ -174,6 +184,7 @@ fn queue(file: QueueFile, variables: &Variables) -> Result<QueueSettings, Config
             .map_err(|e| value("queue.url_file", e.to_string()))?,
         None => DEFAULT_QUEUE_URL.to_owned().into(),
     };
+    let url = with_certificates(url, file.tls, variables)?;
     if file.hold_limit_seconds == 0 {
         return Err(value("queue.hold_limit_seconds", "must be at least 1"));
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::queue_tls::QueueTlsFile;
 use super::secret::Secret;
 use super::shape::Tagged;
 
@@ -39,6 +40,7 @@ impl Default for File {
 pub(super) struct QueueFile {
     pub(super) url: Option<Secret>,
     pub(super) url_file: Option<String>,
+    pub(super) tls: QueueTlsFile,
     pub(super) hold_limit_seconds: u64,
     pub(super) declare: bool,
     pub(super) max_message_bytes: usize,
@@ -49,6 +51,7 @@ impl Default for QueueFile {
         Self {
             url: None,
             url_file: None,
+            tls: QueueTlsFile::default(),
             // RabbitMQ's consumer timeout is 1800 s; this leaves a third of it for the check that
             // the broker makes once a minute, and for a slow hand-back.
             hold_limit_seconds: 1200,

@@ -10,7 +10,9 @@ mod check;
 mod databricks;
 mod file;
 mod load;
+mod policy;
 mod profile;
+mod queue_tls;
 mod reach;
 pub mod secret;
 mod shape;
@@ -29,6 +31,8 @@ use url::Url;
 pub use address::is_loopback;
 pub use auth::{Auth, AzureWorkspace};
 pub use load::{DEFAULT_FILES, VARIABLE_PREFIX, default_file, load};
+pub use policy::{Jobs, PolicySettings, Redelivered};
+pub use queue_tls::{CA_FILE, CERT_FILE, KEY_FILE};
 pub use reach::{Reach, check_proxy};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use written::Written;
@@ -50,6 +54,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// The engines, by name.
     pub connections: BTreeMap<String, Connection>,
+    /// What requests may ask for, by the connection's name; of one that is absent, anything.
+    pub policies: BTreeMap<String, PolicySettings>,
     /// What was written, to tell what another reading changed.
     pub written: Written,
 }
@@ -70,7 +76,8 @@ pub struct QueueSettings {
 /// Which queue, and where.
 #[derive(Debug, Clone)]
 pub enum QueuePlace {
-    /// RabbitMQ: an `amqp://` or `amqps://` URL, which holds a password.
+    /// RabbitMQ: an `amqp://` or `amqps://` URL, which holds a password, and the files of
+    /// certificates as parameters ([`CA_FILE`], [`CERT_FILE`], [`KEY_FILE`]).
     Amqp(Secret),
     /// A SQLite database: its file.
     Sqlite(PathBuf),

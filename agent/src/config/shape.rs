@@ -24,6 +24,14 @@ impl<'de> Deserialize<'de> for Tagged {
 }
 
 impl Tagged {
+    /// Takes out a setting that every type has.
+    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        match &mut self.0.kind {
+            ValueKind::Table(table) => table.remove(key),
+            _ => None,
+        }
+    }
+
     /// Its `type`, and the rest.
     pub(super) fn split(self, path: &str) -> Result<(String, Value), ConfigError> {
         let mut table: Map<String, Value> = self.0.into_table().map_err(|e| error(path, &e))?;

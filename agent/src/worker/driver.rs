@@ -21,6 +21,7 @@ use super::slot::{Loan, Slot};
 use crate::flow::{Ending, Flow, Host};
 use crate::observe::metrics;
 use crate::observe::runs::RunView;
+use crate::policy;
 use crate::queue::Outgoing;
 
 /// How long a driver that panicked outside its request keeps what it holds: a bug that comes again
@@ -168,6 +169,13 @@ impl Drive {
             Ok(request) => request,
             Err(fault) => return rejected(RunError::new(ErrorClass::Request, fault.to_string())),
         };
+        // Before anything of it reaches the engine; on every delivery, or a death at the right moment
+        // would let a request in.
+        if let Some(policy) = &self.lane.policy
+            && let Err(breach) = policy::judge(policy, request, self.seen_before)
+        {
+            return rejected(breach.to_error(self.seen_before));
+        }
         let flow = Flow {
             engine: &*self.lane.engine,
             host,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::driver::{Drive, Driver};
+use crate::config::PolicySettings;
 use crate::engine::Engine;
 use crate::observe::metrics;
 use crate::observe::runs::RunView;
@@ -24,6 +25,7 @@ pub(super) struct Lane {
     pub(super) name: String,
     pub(super) max_active_runs: u32,
     pub(super) engine: Arc<dyn Engine>,
+    pub(super) policy: Option<PolicySettings>,
     /// Cancelled when the connection is closed, or the worker drains: everything goes back.
     pub(super) drain: CancellationToken,
     drivers: Mutex<HashMap<Id, Arc<Driver>>>,
@@ -31,16 +33,12 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(
-        name: String,
-        max_active_runs: u32,
-        engine: Arc<dyn Engine>,
-        drain: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(name: String, served: Served, drain: CancellationToken) -> Self {
         Self {
             name,
-            max_active_runs,
-            engine,
+            max_active_runs: served.max_active_runs,
+            engine: served.engine,
+            policy: served.policy,
             drain,
             drivers: Mutex::default(),
             turned: Mutex::new(Instant::now()),

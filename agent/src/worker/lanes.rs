@@ -54,9 +54,9 @@ impl Lanes {
 
     /// Returns the new ones, which do not run yet.
     pub(super) fn open(&self, engines: Engines) -> Vec<Arc<Lane>> {
-        let lane = |(name, (max, engine))| {
+        let lane = |(name, served)| {
             let drain = self.drain.child_token();
-            Arc::new(Lane::new(name, max, engine, drain))
+            Arc::new(Lane::new(name, served, drain))
         };
         let opened: Vec<_> = engines.into_iter().map(lane).collect();
         self.lock().extend(opened.iter().cloned());

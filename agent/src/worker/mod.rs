@@ -35,6 +35,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::PolicySettings;
 use crate::engine::Engine;
 use crate::observe::runs::{Overview, Readiness};
 use crate::queue::{Queue, SentCancel};
@@ -52,8 +53,18 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A loop that has not turned for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// For each connection: runs that may be under way, and its engine.
-pub type Engines = BTreeMap<String, (u32, Arc<dyn Engine>)>;
+/// The connections that a worker serves, by name.
+pub type Engines = BTreeMap<String, Served>;
+
+/// A connection that a worker serves.
+pub struct Served {
+    /// Runs that may be under way here at once.
+    pub max_active_runs: u32,
+    /// Where they happen.
+    pub engine: Arc<dyn Engine>,
+    /// What its requests may ask for; without one, anything.
+    pub policy: Option<PolicySettings>,
+}
 
 /// What a worker is made of.
 pub struct Parts {

@@ -171,7 +171,14 @@ impl Story {
             max_message_bytes: 1 << 20,
             max_output_bytes: 1024,
             queue: queue.clone(),
-            engines: BTreeMap::from([(CONNECTION.to_owned(), (100, engine as Arc<_>))]),
+            engines: BTreeMap::from([(
+                CONNECTION.to_owned(),
+                Served {
+                    max_active_runs: 100,
+                    engine,
+                    policy: None,
+                },
+            )]),
         }));
         let stop = CancellationToken::new();
         let working = tokio::spawn({

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What each room may import of the others; `a::b` is that part of a room and nothing else of it.
 /// The ports are named without what stands behind them.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     (
         "cli",
         &[
@@ -21,6 +21,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("lib", &[]),
     ("main", &["cli"]),
     ("observe", &["config"]),
+    ("policy", &["config"]),
     ("queue", &["config", "observe"]),
     ("retry", &[]),
     (
@@ -29,7 +30,9 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ),
     (
         "worker",
-        &["config", "engine", "flow", "observe", "queue", "retry"],
+        &[
+            "config", "engine", "flow", "observe", "policy", "queue", "retry",
+        ],
     ),
 ];
 

@@ -36,6 +36,11 @@ impl BrokerNode {
     /// Whatever the node does every minute (looking for consumers that hold deliveries too long)
     /// it does every second.
     pub(crate) fn start(settings: &str) -> Self {
+        Self::with_plugins(settings, "[]")
+    }
+
+    /// The same with plugins, as an Erlang list.
+    pub(crate) fn with_plugins(settings: &str, plugins: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (port, dist_port) = (free_port(), free_port());
         let listen = format!("listeners.tcp.1 = 127.0.0.1:{port}\nlog.console.level = info\n");
@@ -46,7 +51,7 @@ impl BrokerNode {
         );
         let ticks = "[{rabbit, [{channel_tick_interval, 1000}]}].\n";
         write(folder.path(), "advanced.config", ticks);
-        write(folder.path(), "enabled_plugins", "[].\n");
+        write(folder.path(), "enabled_plugins", &format!("{plugins}.\n"));
         write(folder.path(), "env.conf", "");
         let mut node = Self {
             folder,

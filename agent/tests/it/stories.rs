@@ -8,4 +8,6 @@ mod hold;
 mod kills;
 mod reload;
 mod page;
+mod policy;
+mod privilege;
 mod sdk;

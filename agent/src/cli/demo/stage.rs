@@ -67,10 +67,7 @@ impl Stage {
             max_message_bytes: 1 << 20,
             max_output_bytes: 256 * 1024,
             queue,
-            engines: BTreeMap::from([(
-                CONNECTION.to_owned(),
-                (100, Arc::new(engine) as Arc<dyn Engine>),
-            )]),
+            engines: BTreeMap::from([(CONNECTION.to_owned(), served(100, Arc::new(engine)))]),
         });
         let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
         let serving = tokio::spawn({

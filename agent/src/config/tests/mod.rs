@@ -3,6 +3,8 @@
 mod auth;
 mod environment;
 mod errors;
+mod policy;
+mod queue_tls;
 mod shipped;
 mod written;
 

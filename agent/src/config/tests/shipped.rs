@@ -10,6 +10,8 @@ use super::super::file::{
     DatabricksFile, FederationFile, File, HttpFile, IdentityFile, IntervalFile, LogFile, M2mFile,
     PatFile, PrincipalFile, ProfileFile, QueueFile, TlsFile, WorkerFile,
 };
+use super::super::policy::PolicyFile;
+use super::super::queue_tls::QueueTlsFile;
 use super::super::{Auth, Connection};
 use super::{PROD, load_text};
 
@@ -28,11 +30,12 @@ fn shipped_with_all() -> String {
     shipped().lines().map(|line| set(line) + "\n").collect()
 }
 
-/// The same without those that exclude another one, and with a profile that is there.
+/// The same without those that exclude another one, and without the tables that are off where nothing
+/// in them is set.
 fn shipped_with_most(without: &[&str]) -> String {
     let excluded = |line: &str| {
         let key = line.split(" = ").next().unwrap_or_default();
-        without.contains(&key)
+        without.contains(&key) || key.starts_with("policy.") || key.starts_with("tls.")
     };
     let all = shipped_with_all();
     let lines = all.lines().filter(|line| !excluded(line));
@@ -58,7 +61,6 @@ fn the_shipped_file_says_what_the_defaults_are() {
         "auth.client_secret",
         "default_connection",
         "name",
-        "tls.ca_file",
         "proxy",
         "proxy_file",
     ];
@@ -164,6 +166,10 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
     let mut found = BTreeMap::new();
     tables("", all.try_deserialize().unwrap(), &mut found);
 
+    let connection = |mut names: BTreeSet<String>| {
+        names.extend(["type", "policy"].map(str::to_owned));
+        names
+    };
     let tagged = |mut names: BTreeSet<String>| {
         names.insert("type".to_owned());
         names
@@ -171,11 +177,17 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
     let mut known: BTreeMap<String, BTreeSet<String>> = [
         ("", fields::<File>()),
         ("queue", fields::<QueueFile>()),
+        ("queue.tls", fields::<QueueTlsFile>()),
         ("worker", fields::<WorkerFile>()),
         ("http", fields::<HttpFile>()),
         ("log", fields::<LogFile>()),
         ("connections", ["prod".to_owned()].into()),
-        ("connections.prod", tagged(fields::<DatabricksFile>())),
+        ("connections.prod", connection(fields::<DatabricksFile>())),
+        ("connections.prod.policy", fields::<PolicyFile>()),
+        (
+            "connections.prod.policy.tags",
+            ["team", "cost_center"].map(str::to_owned).into(),
+        ),
         ("connections.prod.auth", tagged(fields::<PatFile>())),
         ("connections.prod.tls", fields::<TlsFile>()),
         (

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures_util::{AsyncReadExt, AsyncWriteExt};
+use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
+use lapin::runtime::default_runtime;
+use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, RustlsConnector};
 use lapin::types::ShortString;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
 use tokio::time::{Instant, timeout};
 use url::{Host, Url};
 
+use super::tls::{self, Certificates};
 use crate::config::Secret;
 use crate::queue::QueueError;
 
@@ -29,6 +31,7 @@ const STEADY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Broker {
     uri: AMQPUri,
+    certificates: Certificates,
     place: String,
 }
 
@@ -47,11 +50,19 @@ impl Broker {
             let why = if quotes { "it is no URL".into() } else { why };
             wrong(why)
         })?;
-        // The parser knows names and IPv4 only and would go to localhost.
-        if let Ok(parsed) = Url::parse(url.expose())
-            && let Some(Host::Ipv6(address)) = parsed.host()
-        {
-            uri.authority.host = address.to_string();
+        let mut certificates = Certificates::default();
+        if let Ok(parsed) = Url::parse(url.expose()) {
+            // The parser knows names and IPv4 only and would go to localhost.
+            if let Some(Host::Ipv6(address)) = parsed.host() {
+                uri.authority.host = address.to_string();
+            }
+            certificates = Certificates::of(&parsed);
+            // Who shows a certificate and names no user is known by the certificate.
+            if certificates.show_ours() && parsed.username().is_empty() {
+                uri.query
+                    .auth_mechanism
+                    .get_or_insert(SASLMechanism::External);
+            }
         }
         if uri.vhost.is_empty() {
             // `amqp://host/` means the virtual host "" by the letter, which nobody has.
@@ -60,6 +71,7 @@ impl Broker {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         Ok(Self {
             uri,
+            certificates,
             place: place(url),
         })
     }
@@ -71,7 +83,26 @@ impl Broker {
 
     /// The user that the broker sees.
     pub(super) fn user(&self) -> &str {
-        &self.uri.authority.userinfo.username
+        match self.uri.query.auth_mechanism {
+            Some(SASLMechanism::External) => "of our certificate",
+            _ => &self.uri.authority.userinfo.username,
+        }
+    }
+
+    /// What makes TLS of a socket, where the URL asks for it.
+    async fn tls(&self) -> Result<Option<RustlsConnector>, QueueError> {
+        match self.uri.scheme {
+            AMQPScheme::AMQP => Ok(None),
+            AMQPScheme::AMQPS => Ok(Some(self.certificates.connector().await?)),
+        }
+    }
+
+    /// The same broker without TLS: what a socket is opened by, before TLS is made of it.
+    fn bare(&self) -> AMQPUri {
+        AMQPUri {
+            scheme: AMQPScheme::AMQP,
+            ..self.uri.clone()
+        }
     }
 
     /// Connects once, under a name that the broker's operator sees.
@@ -80,7 +111,13 @@ impl Broker {
             .with_connection_name(name.into())
             .with_client_property("product".into(), "Sparkferry".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let connecting = Connection::connect_uri(self.uri.clone(), properties);
+        let (tls, bare) = (self.tls().await?, self.bare());
+        let runtime = default_runtime().map_err(|error| self.error(&error))?;
+        let open = async move |uri: AMQPUri, runtime| {
+            let socket = bare.connect_async(&runtime).await?;
+            Ok(secured(socket, tls.as_ref(), &uri.authority.host).await?)
+        };
+        let connecting = Connection::connector(self.uri.clone(), runtime, open, properties);
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => connected.map_err(|error| self.error(&error)),
             Err(_) => Err(self.unreachable(format!(
@@ -96,13 +133,11 @@ impl Broker {
     /// up: the broker logs one warning.
     pub(super) async fn version(&self) -> Option<String> {
         timeout(CONNECT_TIMEOUT, async {
-            let runtime = lapin::runtime::default_runtime().ok()?;
-            let tls = OwnedTLSConfig::default();
-            let mut stream = self
-                .uri
-                .connect_with_config_async(tls.as_ref(), &runtime)
-                .await
-                .ok()?;
+            let runtime = default_runtime().ok()?;
+            let tls = self.tls().await.ok()?;
+            let socket = self.bare().connect_async(&runtime).await.ok()?;
+            let host = &self.uri.authority.host;
+            let mut stream = secured(socket, tls.as_ref(), host).await.ok()?;
             stream.write_all(b"AMQP\0\0\x09\x01").await.ok()?;
             stream.flush().await.ok()?;
             // A frame: its type, channel and size (7 bytes), then so many bytes.
@@ -154,11 +189,12 @@ impl Broker {
                     AMQPErrorKind::Hard(_) => self.unreachable(text),
                 }
             }
-            ErrorKind::IOError(io) => self.unreachable(match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => {
+            ErrorKind::IOError(io) => self.unreachable(match (tls::trouble(io), io.kind()) {
+                (Some(trouble), _) => trouble,
+                (None, std::io::ErrorKind::ConnectionRefused) => {
                     "connection refused: is RabbitMQ running there, and is the port right?".into()
                 }
-                _ => io.to_string(),
+                (None, _) => io.to_string(),
             }),
             ErrorKind::MissingHeartbeatError => {
                 self.unreachable("the broker has gone silent (no heartbeat)".into())
@@ -172,6 +208,18 @@ impl Broker {
             place: self.place.clone(),
             why,
         }
+    }
+}
+
+/// A fresh socket, with TLS where there is a connector for it.
+async fn secured<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    socket: AsyncTcpStream<S>,
+    tls: Option<&RustlsConnector>,
+    host: &str,
+) -> std::io::Result<AsyncTcpStream<S>> {
+    match tls {
+        Some(tls) => socket.into_rustls(tls, host).await,
+        None => Ok(socket),
     }
 }
 

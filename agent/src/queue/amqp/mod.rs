@@ -3,8 +3,10 @@
 //! | module | holds |
 //! |---|---|
 //! | `connect` | the URL, one attempt to connect, errors in words, the pace of attempts |
+//! | `tls` | certificates: the broker's, and our own |
 //! | `link` | a connection that is made again for as long as anybody needs it |
 //! | `topology`, `declare` | exchanges and queues: as they should be, and declared or checked |
+//! | `privilege` | the same for an operator who gives everybody only what they need |
 //! | `consume` | deliveries, one task for each channel |
 //! | `ack` | settling deliveries: few frames for many acknowledgements |
 //! | `publish` | confirmed publishing, many messages at a time |
@@ -29,10 +31,12 @@ mod declare;
 mod link;
 mod listen;
 mod message;
+mod privilege;
 mod producer;
 mod publish;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topology;
 
 use std::sync::Arc;
@@ -60,6 +64,7 @@ use crate::observe::metrics;
 
 pub use check::check;
 pub use connect::place;
+pub use privilege::definitions_with_users;
 pub use producer::AmqpProducer;
 pub use topology::definitions;
 
@@ -174,7 +179,7 @@ impl AmqpQueue {
                 Published::Refused => {
                     "are refused: a queue that is bound for this key is full or has failed"
                 }
-                Published::Unknown(why) => {
+                Published::Unknown(why) | Published::Forbidden(why) => {
                     // The publisher itself tells people.
                     tracing::debug!("{purpose} published again: {why}");
                     sleep(pace.next_wait()).await;

@@ -141,6 +141,10 @@ impl AmqpProducer {
         match published {
             Published::Returned => Err(refused(nowhere.to_owned())),
             Published::Refused => Err(refused(format!("{what} is full, or has failed"))),
+            Published::Forbidden(why) => Err(refused(format!(
+                "user {:?} lacks a permission ({why})",
+                self.context.broker.user()
+            ))),
             Published::Confirmed | Published::Unknown(_) => Ok(()),
         }
     }

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
@@ -48,6 +49,8 @@ pub(super) enum Published {
     Returned,
     /// A queue refuses it, because it is full or has failed.
     Refused,
+    /// The user may not publish to this exchange, or not under this key.
+    Forbidden(String),
     /// The channel ended before the broker said anything: it may have it or not.
     Unknown(String),
 }
@@ -129,6 +132,8 @@ struct Desk {
 /// What came of one message, and who asks.
 struct Outcome {
     mark: Option<ShortString>,
+    exchange: ShortString,
+    routing_key: ShortString,
     confirmed: lapin::Result<Confirmation>,
     done: Option<oneshot::Sender<Published>>,
 }
@@ -236,9 +241,10 @@ impl Desk {
         let channel = channel.clone();
         async move {
             let mark = message::mark(&message.properties);
+            let (exchange, routing_key) = (message.exchange, message.routing_key);
             let sent = channel.basic_publish(
-                message.exchange,
-                message.routing_key,
+                exchange.clone(),
+                routing_key.clone(),
                 options,
                 &message.body,
                 message.properties,
@@ -249,6 +255,8 @@ impl Desk {
             };
             Outcome {
                 mark,
+                exchange,
+                routing_key,
                 confirmed,
                 done,
             }
@@ -289,8 +297,26 @@ fn judge(outcome: &Outcome, returned: &mut HashSet<ShortString>) -> Published {
         Ok(_) if mark.is_some_and(|mark| returned.remove(mark)) => Published::Returned,
         Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Published::Confirmed,
         Ok(Confirmation::Nack(_)) => Published::Refused,
+        Err(error) if forbids(error, outcome) => Published::Forbidden(error.to_string()),
         Err(error) => Published::Unknown(error.to_string()),
     }
+}
+
+/// Whether the channel ended because of this very message. All that were under way with it see the
+/// same error, and only its text tells whose it is.
+fn forbids(error: &lapin::Error, outcome: &Outcome) -> bool {
+    let ErrorKind::ProtocolError(amqp) = error.kind() else {
+        return false;
+    };
+    let text = amqp.get_message().as_str();
+    let key = format!("topic '{}'", outcome.routing_key);
+    let exchange = match outcome.exchange.as_str() {
+        "" => "amq.default",
+        named => named,
+    };
+    *amqp.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+        && text.contains(&format!("exchange '{exchange}'"))
+        && (text.contains(&key) || !text.contains("topic '"))
 }
 
 /// The mark of the message that came back with a confirm, which need not be the confirmed one.
@@ -339,6 +365,8 @@ mod tests {
         });
         Outcome {
             mark: Some(short(mark)),
+            exchange: short("requests"),
+            routing_key: short("prod"),
             confirmed: Ok(Confirmation::Ack(returned)),
             done: None,
         }

@@ -108,16 +108,16 @@ pub(super) fn control(topology: &Topology) -> Queue {
 }
 
 /// RabbitMQ's definitions of everything that a worker with these connections needs, for
-/// `rabbitmqctl import_definitions`. The virtual host is `/`; put another one in its place if the
-/// worker's URL names another.
-pub fn definitions(topology: &Topology, connections: &[String]) -> Value {
+/// `rabbitmqctl import_definitions`, in the virtual host that the worker's URL names (`/` where it
+/// names none).
+pub fn definitions(topology: &Topology, connections: &[String], vhost: &str) -> Value {
     let mut queues = vec![results(topology), dead(topology), control(topology)];
     queues.extend(connections.iter().map(|name| requests(topology, name)));
     let exchanges: Vec<Value> = exchanges(topology)
         .iter()
         .map(|exchange| {
             json!({
-                "name": exchange.name, "vhost": "/", "type": exchange.kind, "durable": true,
+                "name": exchange.name, "vhost": vhost, "type": exchange.kind, "durable": true,
                 "auto_delete": false, "internal": false, "arguments": {},
             })
         })
@@ -126,7 +126,7 @@ pub fn definitions(topology: &Topology, connections: &[String]) -> Value {
         .iter()
         .map(|queue| {
             json!({
-                "source": queue.exchange, "vhost": "/", "destination": queue.name,
+                "source": queue.exchange, "vhost": vhost, "destination": queue.name,
                 "destination_type": "queue", "routing_key": queue.routing_key, "arguments": {},
             })
         })
@@ -140,13 +140,13 @@ pub fn definitions(topology: &Topology, connections: &[String]) -> Value {
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect();
             json!({
-                "name": queue.name, "vhost": "/", "durable": true, "auto_delete": false,
+                "name": queue.name, "vhost": vhost, "durable": true, "auto_delete": false,
                 "arguments": arguments,
             })
         })
         .collect();
     json!({
-        "vhosts": [{ "name": "/" }],
+        "vhosts": [{ "name": vhost }],
         "exchanges": exchanges, "queues": queues, "bindings": bindings,
     })
 }

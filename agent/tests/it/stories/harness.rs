@@ -190,6 +190,12 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
         fs::read_to_string(self.folder.path().join("workers.log")).unwrap_or_default()
     }
 
+    /// Further settings, for workers to come.
+    pub(super) fn add_settings(&self, text: &str) {
+        let before = fs::read_to_string(&self.configuration).expect("our own file");
+        fs::write(&self.configuration, before + text).expect("our own file");
+    }
+
     /// Starts a worker process. It is killed when it is dropped.
     pub(super) fn worker(&self) -> Child {
         self.worker_with(&[])
@@ -330,7 +336,7 @@ impl Work {
         }
     }
 
-    fn body(&self) -> Vec<u8> {
+    pub(super) fn body(&self) -> Vec<u8> {
         let parameters = json!({
             "sandbox.duration_ms": self.duration_ms.to_string(),
             "sandbox.outcomes": self.outcomes,

@@ -193,7 +193,7 @@ async fn a_broker_without_memory_blocks_and_goes_on() {
 async fn an_operators_definitions_and_a_user_without_rights_are_enough() {
     let (node, mut namespace) = a_node("").await;
     let ns = namespace.topology.namespace().to_owned();
-    let made = definitions(&namespace.topology, &Namespace::connections()).to_string();
+    let made = definitions(&namespace.topology, &Namespace::connections(), "/").to_string();
     let (node, ()) = on(node, move |node| {
         let file = node.file("definitions.json", &made);
         node.ctl(&["import_definitions", &file.to_string_lossy()]);

@@ -148,7 +148,7 @@ async fn results_that_route_nowhere_wait_for_a_queue() {
 #[test]
 fn definitions_name_everything() {
     let topology = Topology::new("ns");
-    let definitions = definitions(&topology, &CONNECTIONS.map(str::to_owned));
+    let definitions = definitions(&topology, &CONNECTIONS.map(str::to_owned), "/");
     let names = |of: &str, field: &str| -> Vec<String> {
         let all = definitions[of].as_array().expect("a list");
         all.iter()
