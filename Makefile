@@ -1,7 +1,7 @@
 # The words a person types. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint
+.PHONY: help demo test lint bench
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -27,3 +27,7 @@ lint: ## format, clippy, documentation, licences and banned crates
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@deny=$$(agent/tests/prepare.sh --where cargo-deny) && echo "cargo deny check licenses bans sources" \
 		&& "$$deny" check licenses bans sources
+
+bench: ## the promises of speed and size, as ratios measured in one run (some minutes)
+	@agent/tests/prepare.sh bench
+	cargo bench --locked --package sparkferry-agent --bench promises

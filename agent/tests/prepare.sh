@@ -3,6 +3,7 @@
 #
 #   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
 #   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Python with databricks-sdk, and AsyncAPI's parser
+#   prepare.sh bench     that of build, and RabbitMQ
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh --where cargo-deny     prints where it is
 #
@@ -166,6 +167,10 @@ case ${1:-} in
     rabbitmq
     python_packages
     asyncapi_parser
+    ;;
+  bench)
+    build
+    rabbitmq
     ;;
   lint)
     build

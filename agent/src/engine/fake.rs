@@ -123,6 +123,12 @@ impl World {
         lock(&self.0.runs).len()
     }
 
+    /// When the run of this name started.
+    pub fn started_at(&self, key: &Key) -> Option<Timestamp> {
+        let runs = lock(&self.0.runs);
+        runs.get(key).map(|run| self.at(run.started))
+    }
+
     /// Whether there is a run of this name.
     pub fn knows(&self, key: &Key) -> bool {
         lock(&self.0.runs).contains_key(key)

@@ -77,8 +77,8 @@ pub struct Flow<'a> {
     pub engine: &'a dyn Engine,
     /// The worker around it.
     pub host: &'a dyn Host,
-    /// What is asked for.
-    pub request: &'a Request,
+    /// What is asked for. Its work is forgotten as soon as no attempt can need it any more.
+    pub request: Request,
     /// The computed names.
     pub names: Names,
     /// When this worker received the request.
@@ -91,8 +91,8 @@ pub struct Flow<'a> {
 
 impl Flow<'_> {
     /// Carries the request out.
-    pub async fn carry_out(&self) -> Ending {
-        let policy = RetryPolicy::of(self.request);
+    pub async fn carry_out(mut self) -> Ending {
+        let policy = RetryPolicy::of(&self.request);
         let mut past = Past::default();
         let mut number = 1;
         let mut seen = self.seen_before;
@@ -121,6 +121,9 @@ impl Flow<'_> {
                 Found::Refused(error) => return past.refused(error),
                 Found::Stopped { stop, fault } => return past.unstarted(&stop, fault.as_ref()),
             };
+            if !policy.may_follow(number) {
+                self.request.work.forget();
+            }
             self.tell_begun(number, adopted, &*run);
             if !self.request.wait {
                 past.attempt(number, &self.names, run.facts(), None);

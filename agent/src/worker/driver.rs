@@ -1,5 +1,6 @@
 //! One request in this worker: its loans, its cancel, its walk, its settlement.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -87,38 +88,36 @@ pub(super) struct Drive {
     pub(super) shared: Arc<Shared>,
     pub(super) lane: Arc<Lane>,
     pub(super) driver: Arc<Driver>,
-    /// The request; or, of one that can't be carried out, what is wrong with it.
-    pub(super) request: Result<Request, FieldFault>,
     pub(super) seen_before: bool,
 }
 
 impl Drive {
     /// Carries the request out, settles it and leaves the lane. Everything that can happen to it
     /// ends here: its ending, its loss to another worker, the worker's drain, a panic.
-    pub(super) async fn run(self) {
+    ///
+    /// Of a request that can't be carried out, `request` is what is wrong with it.
+    pub(super) async fn run(self, mut request: Result<Request, FieldFault>) {
+        let (mut kind, mut labels) = (None, BTreeMap::new());
+        if let Ok(request) = &mut request {
+            kind = Some(request.work.kind());
+            // The walk has no use for them.
+            labels = std::mem::take(&mut request.labels);
+        }
         let host = LaneHost {
             shared: &self.shared,
             lane: &self.lane,
             driver: &self.driver,
-            labels: match &self.request {
-                Ok(request) => request.labels.clone(),
-                Err(_) => std::collections::BTreeMap::new(),
-            },
+            labels,
         };
         let names = Names::new(
             self.shared.topology.namespace(),
             &self.lane.name,
             self.driver.id.as_str(),
         );
-        let kind = self
-            .request
-            .as_ref()
-            .ok()
-            .map(|request| request.work.kind());
         host.tell(EventType::Accepted, None, EventDetails::default());
 
         // The walk is boxed: it is the larger part of a driver, and dropped as soon as it has ended.
-        let walk = Box::pin(self.walk(&host, names));
+        let walk = Box::pin(self.walk(&host, names, request));
         let ended = tokio::select! {
             biased;
             () = self.shared.drain.cancelled() => None,
@@ -133,8 +132,13 @@ impl Drive {
         self.lane.leave(&self.driver);
     }
 
-    async fn walk(&self, host: &LaneHost<'_>, names: Names) -> Ending {
-        let request = match &self.request {
+    async fn walk(
+        &self,
+        host: &LaneHost<'_>,
+        names: Names,
+        request: Result<Request, FieldFault>,
+    ) -> Ending {
+        let request = match request {
             Ok(request) => request,
             Err(fault) => return rejected(RunError::new(ErrorClass::Request, fault.to_string())),
         };
@@ -287,7 +291,7 @@ struct LaneHost<'a> {
     shared: &'a Shared,
     lane: &'a Lane,
     driver: &'a Driver,
-    labels: std::collections::BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
 }
 
 #[async_trait]

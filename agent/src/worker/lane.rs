@@ -87,10 +87,9 @@ impl Lane {
             shared: shared.clone(),
             lane: self.clone(),
             driver,
-            request,
             seen_before: delivery.seen_before,
         };
-        shared.spawn(drive.run());
+        shared.spawn(drive.run(request));
     }
 
     /// Moves what can't be read to the dead letters; who asked for an answer gets one.
