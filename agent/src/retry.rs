@@ -36,9 +36,7 @@ impl RetryPolicy {
 
     /// Whether another attempt can follow attempt `number`, should it fail in the right way.
     pub fn may_follow(&self, number: u32) -> bool {
-        self.retry_on
-            .iter()
-            .any(|class| self.earns(number, *class))
+        self.retry_on.iter().any(|class| self.earns(number, *class))
     }
 
     fn earns(&self, number: u32, class: ErrorClass) -> bool {

@@ -103,8 +103,33 @@ pub fn decode(
     connection: Option<&str>,
     limit: usize,
 ) -> Result<Request, Undecodable> {
-    let id = identify(bytes, message_id, limit).map_err(Undecodable::Bury)?;
-    read(bytes, id.clone(), connection).map_err(|fault| Undecodable::Reject { id, fault })
+    // Nearly all are right, and read once; what is wrong with the others is looked for with care.
+    let (id, read) = match read_at_once(bytes, message_id, limit) {
+        Some((id, wire)) => (id, Ok(wire)),
+        None => (
+            identify(bytes, message_id, limit).map_err(Undecodable::Bury)?,
+            read(bytes),
+        ),
+    };
+    read.and_then(|wire| check(wire, id.clone(), connection))
+        .map_err(|fault| Undecodable::Reject { id, fault })
+}
+
+/// An object without a fault in its fields' types, and its id as [`identify`] tells it.
+fn read_at_once(bytes: &[u8], message_id: Option<&str>, limit: usize) -> Option<(Id, Wire)> {
+    if bytes.len() > limit {
+        return None;
+    }
+    let text = std::str::from_utf8(bytes).ok()?;
+    if !text.trim_ascii_start().starts_with('{') {
+        return None;
+    }
+    let mut wire: Wire = serde_json::from_str(text).ok()?;
+    let id = match wire.id.take() {
+        Some(id) => id,
+        None => message_id?.parse().ok()?,
+    };
+    Some((id, wire))
 }
 
 /// The id of a message, whatever else may be wrong with it.
@@ -148,14 +173,13 @@ pub fn identify(bytes: &[u8], message_id: Option<&str>, limit: usize) -> Result<
     }
 }
 
-fn read(bytes: &[u8], id: Id, connection: Option<&str>) -> Result<Request, FieldFault> {
+fn read(bytes: &[u8]) -> Result<Wire, FieldFault> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let wire: Wire = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { String::new() } else { path };
         FieldFault::new(field, error.into_inner().to_string())
-    })?;
-    check(wire, id, connection)
+    })
 }
 
 fn check(wire: Wire, id: Id, connection: Option<&str>) -> Result<Request, FieldFault> {

@@ -181,4 +181,18 @@ proptest! {
         let text = format!(r#"{{"id":"a","{field}":{value}}}"#);
         let _ = decode(text.as_bytes(), None, Some("prod"), LIMIT);
     }
+
+    #[test]
+    fn a_message_has_one_id_however_it_is_read(
+        bytes in r#" ?[\[{]("id":("a"|"b"|null|7),?){0,2}"run_now":\{"job_id":1\}[\]}] ?"#,
+        message_id in prop::option::of("[a ]"),
+    ) {
+        let message_id = message_id.as_deref();
+        let identified = identify(bytes.as_bytes(), message_id, LIMIT);
+        match decode(bytes.as_bytes(), message_id, None, LIMIT) {
+            Ok(request) => prop_assert_eq!(Ok(request.id), identified),
+            Err(Undecodable::Reject { id, .. }) => prop_assert_eq!(Ok(id), identified),
+            Err(Undecodable::Bury(why)) => prop_assert_eq!(Err(why), identified),
+        }
+    }
 }

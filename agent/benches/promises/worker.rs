@@ -8,9 +8,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use super::ground::{
-    CONNECTION, Ground, PATIENCE, Workspace, count, resident_kib, sandbox_work,
-};
+use super::ground::{CONNECTION, Ground, PATIENCE, Workspace, count, resident_kib, sandbox_work};
 use super::held;
 use super::table::Table;
 
@@ -38,7 +36,9 @@ pub(crate) async fn measure(table: &mut Table) {
         idle <= IDLE,
     );
 
-    ground.fill(RUNS, &sandbox_work(Duration::from_hours(1))).await;
+    ground
+        .fill(RUNS, &sandbox_work(Duration::from_hours(1)))
+        .await;
     let all = |stats: &serde_json::Value| count(stats, "/runs_active") == RUNS;
     workspace.until("all runs", all).await;
     // Each of them has been looked at.

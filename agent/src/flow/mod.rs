@@ -78,7 +78,7 @@ pub struct Flow<'a> {
     /// The worker around it.
     pub host: &'a dyn Host,
     /// What is asked for. Its work is forgotten as soon as no attempt can need it any more.
-    pub request: Request,
+    pub request: Box<Request>,
     /// The computed names.
     pub names: Names,
     /// When this worker received the request.
@@ -97,7 +97,8 @@ impl Flow<'_> {
         let mut number = 1;
         let mut seen = self.seen_before;
         loop {
-            let found = self.attach(number, seen).await;
+            // What takes its turn for a moment is boxed: the walk itself is as large as following.
+            let found = Box::pin(self.attach(number, seen)).await;
             let (mut run, adopted) = match found {
                 Found::Run(attached) => (attached.run, attached.adopted),
                 Found::Lost(error) => {
@@ -108,7 +109,7 @@ impl Flow<'_> {
                         ..Facts::default()
                     };
                     past.attempt(number, &self.names, facts, Some(error.clone()));
-                    match self.another(&policy, number, &error, None).await {
+                    match Box::pin(self.another(&policy, number, &error, None)).await {
                         Next::Attempt { due } => {
                             seen = self.may_have_begun(due);
                             number += 1;
@@ -142,7 +143,7 @@ impl Flow<'_> {
                 && outcome != Outcome::SuccessWithFailures
             {
                 let ended_at = run.facts().ended_at;
-                match self.another(&policy, number, failure, ended_at).await {
+                match Box::pin(self.another(&policy, number, failure, ended_at)).await {
                     Next::Attempt { due } => {
                         seen = self.may_have_begun(due);
                         number += 1;
@@ -152,7 +153,7 @@ impl Flow<'_> {
                     Next::No => {}
                 }
             }
-            let output = self.output(outcome, &mut *run).await;
+            let output = Box::pin(self.output(outcome, &mut *run)).await;
             return past.with_run(outcome, output, error, run);
         }
     }

@@ -96,7 +96,7 @@ impl Drive {
     /// ends here: its ending, its loss to another worker, the worker's drain, a panic.
     ///
     /// Of a request that can't be carried out, `request` is what is wrong with it.
-    pub(super) async fn run(self, mut request: Result<Request, FieldFault>) {
+    pub(super) async fn run(self, mut request: Result<Box<Request>, FieldFault>) {
         let (mut kind, mut labels) = (None, BTreeMap::new());
         if let Ok(request) = &mut request {
             kind = Some(request.work.kind());
@@ -125,9 +125,10 @@ impl Drive {
             () = self.loans(&host) => None,
         };
         if let Some(ending) = ended {
-            self.settle(&host, names, kind, ending).await;
+            // Boxed, as the walk: drivers are many, and few of them are at their end.
+            Box::pin(self.settle(&host, names, kind, ending)).await;
         } else {
-            self.give_back(&host).await;
+            Box::pin(self.give_back(&host)).await;
         }
         self.lane.leave(&self.driver);
     }
@@ -136,7 +137,7 @@ impl Drive {
         &self,
         host: &LaneHost<'_>,
         names: Names,
-        request: Result<Request, FieldFault>,
+        request: Result<Box<Request>, FieldFault>,
     ) -> Ending {
         let request = match request {
             Ok(request) => request,

@@ -54,7 +54,7 @@ impl Lane {
             shared.max_message_bytes,
         );
         let (id, request) = match decoded {
-            Ok(request) => (request.id.clone(), Ok(request)),
+            Ok(request) => (request.id.clone(), Ok(Box::new(request))),
             Err(Undecodable::Reject { id, fault }) => (id, Err(fault)),
             Err(Undecodable::Bury(why)) => return self.bury(shared, delivery, why),
         };

@@ -74,8 +74,9 @@ pub(crate) struct Shared {
 impl Shared {
     /// Runs a task that belongs to the worker: a drain waits for it, its panic is seen.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.drivers.spawn(async move {
-            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        // Combinators: an async block would hold the task twice, as what it took and as what it awaits.
+        let watched = AssertUnwindSafe(task).catch_unwind().map(|ended| {
+            if let Err(panic) = ended {
                 let what = driver::panic_text(panic.as_ref());
                 tracing::error!(
                     what,
@@ -83,6 +84,7 @@ impl Shared {
                 );
             }
         });
+        self.drivers.spawn(watched);
     }
 }
 

@@ -111,7 +111,7 @@ impl Story {
         let flow = Flow {
             engine: &engine,
             host,
-            request: self.request.clone(),
+            request: Box::new(self.request.clone()),
             names: self.names,
             received_at: self.world.now(),
             seen_before,
