@@ -1,7 +1,7 @@
 # The words a person types. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint release image deb sbom
+.PHONY: help demo test lint bench release image deb sbom
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -27,6 +27,10 @@ lint: ## format, clippy, documentation, licences and banned crates
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@deny=$$(agent/tests/prepare.sh --where cargo-deny) && echo "cargo deny check licenses bans sources" \
 		&& "$$deny" check licenses bans sources
+
+bench: ## the promises of speed and size, as ratios measured in one run (some minutes)
+	@agent/tests/prepare.sh bench
+	cargo bench --locked --package sparkferry-agent --bench promises
 
 # The same sources make the same bytes, wherever they lie: no path of this machine and no clock goes
 # into the program. (CFLAGS are for SQLite and ring, which are partly C.)

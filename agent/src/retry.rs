@@ -34,16 +34,24 @@ impl RetryPolicy {
         }
     }
 
+    /// Whether another attempt can follow attempt `number`, should it fail in the right way.
+    pub fn may_follow(&self, number: u32) -> bool {
+        self.retry_on.iter().any(|class| self.earns(number, *class))
+    }
+
+    fn earns(&self, number: u32, class: ErrorClass) -> bool {
+        self.retry_on.contains(&class)
+            && (class != ErrorClass::Lost || self.rerun_if_lost)
+            && number <= self.max_retries
+    }
+
     /// How long after the end of attempt `number` (from 1) the next one starts; `None` if the
     /// failure earns none. `next` is the next attempt's name.
     ///
     /// Doubles from the shortest to the longest wait, with up to half of it added as jitter, never
     /// beyond the longest.
     pub fn wait_after(&self, number: u32, class: ErrorClass, next: &Key) -> Option<Duration> {
-        let earned = self.retry_on.contains(&class)
-            && (class != ErrorClass::Lost || self.rerun_if_lost)
-            && number <= self.max_retries;
-        if !earned {
+        if !self.earns(number, class) {
             return None;
         }
         let doublings = (number - 1).min(31);
@@ -123,6 +131,16 @@ mod tests {
                         || (class == ErrorClass::Lost && !policy.rerun_if_lost)
                 );
             }
+        }
+
+        #[test]
+        fn an_attempt_may_follow_exactly_where_some_failure_earns_one(
+            policy in policy(),
+            number in 1..8_u32,
+        ) {
+            let next = Names::new("sparkferry", "prod", "x").key(number + 1);
+            let earned = CLASSES.iter().any(|class| policy.wait_after(number, *class, &next).is_some());
+            prop_assert_eq!(policy.may_follow(number), earned);
         }
 
         #[test]

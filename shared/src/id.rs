@@ -3,17 +3,19 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What the request is: the same id (on the same connection) is the same work.
 ///
 /// 1 to 128 characters of `A-Z a-z 0-9 . _ : - / @`, so that an id can stand in a log line, a URL,
 /// a header and a metric's exemplar without quoting.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Id(Box<str>);
+///
+/// Cheap to clone: it stands in every event.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(Arc<str>);
 
 /// The longest id, in characters (all of them ASCII, so in bytes too).
 pub const MAX_ID_LENGTH: usize = 128;
@@ -54,6 +56,12 @@ impl FromStr for Id {
             return Err(InvalidId::TooLong(text.len()));
         }
         Ok(Self(text.into()))
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -97,6 +97,20 @@ impl Work {
             Self::SparkConnect(_) => WorkKind::SparkConnect,
         }
     }
+
+    /// Forgets everything but the kind: for whoever holds many requests whose work is begun.
+    pub fn forget(&mut self) {
+        *self = match self {
+            Self::RunNow(_) => Self::RunNow(Body::default()),
+            Self::SubmitRun(_) => Self::SubmitRun(Body::default()),
+            Self::SparkConnect(work) => Self::SparkConnect(SparkConnect {
+                steps: Vec::new(),
+                conf: BTreeMap::new(),
+                artifacts: Vec::new(),
+                row_limit: work.row_limit,
+            }),
+        };
+    }
 }
 
 /// Steps that run in order in one Spark Connect session; the first failure ends the attempt.

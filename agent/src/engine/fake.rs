@@ -30,8 +30,12 @@ pub struct Plan {
     /// How each attempt ends: `success`, `success_with_failures`, `skipped`, `timed_out`, or a class
     /// of error; the last one for all further attempts. Empty: success.
     pub endings: Vec<String>,
+    /// What it says when it fails; else that the plan says so.
+    pub message: Option<String>,
     /// What it produces.
     pub output: Option<Value>,
+    /// Its tasks, of which each takes as long as the others; 0 is one.
+    pub tasks: u32,
     /// It goes on although it is cancelled.
     pub ignores_cancel: bool,
 }
@@ -87,6 +91,7 @@ struct FakeRun {
     ends: Instant,
     ending: Ended,
     output: Option<Value>,
+    tasks: u32,
     ignores_cancel: bool,
     cancelled: Mutex<Option<Instant>>,
     cancel: Notify,
@@ -116,6 +121,12 @@ impl World {
     /// How many runs were started.
     pub fn runs_started(&self) -> usize {
         lock(&self.0.runs).len()
+    }
+
+    /// When the run of this name started.
+    pub fn started_at(&self, key: &Key) -> Option<Timestamp> {
+        let runs = lock(&self.0.runs);
+        runs.get(key).map(|run| self.at(run.started))
     }
 
     /// Whether there is a run of this name.
@@ -209,7 +220,7 @@ impl Engine for FakeEngine {
             run: Box::new(Following {
                 world: self.world.clone(),
                 run,
-                told: false,
+                told: None,
                 adopted,
             }),
             adopted,
@@ -250,13 +261,26 @@ impl FakeRun {
             run_id,
             started,
             ends: started + Duration::from_millis(plan.duration_ms),
-            ending: ending(word.map_or("success", String::as_str)),
+            ending: ending(word.map_or("success", String::as_str), plan.message),
             output: plan.output,
+            tasks: plan.tasks.max(1),
             ignores_cancel: plan.ignores_cancel,
             cancelled: Mutex::new(None),
             cancel: Notify::new(),
             forgotten: Mutex::new(false),
         }
+    }
+
+    /// When so many of its tasks are done.
+    fn done_at(&self, tasks: u32) -> Instant {
+        self.started + (self.ends - self.started) * tasks / self.tasks
+    }
+
+    /// How many of its tasks are done now.
+    fn done(&self) -> u32 {
+        let now = Instant::now();
+        let open = (1..=self.tasks).find(|&nth| self.done_at(nth) > now);
+        open.map_or(self.tasks, |nth| nth - 1)
     }
 
     /// How and when it ended, if it has.
@@ -276,8 +300,9 @@ impl FakeRun {
     }
 }
 
-fn ending(word: &str) -> Ended {
-    let failed = |class| Failure::new(class, format!("the plan says {word}"));
+fn ending(word: &str, message: Option<String>) -> Ended {
+    let message = message.unwrap_or_else(|| format!("the plan says {word}"));
+    let failed = |class| Failure::new(class, message);
     match word {
         "success" => Ended::Success,
         "success_with_failures" => Ended::SuccessWithFailures(failed(ErrorClass::User)),
@@ -290,10 +315,25 @@ fn ending(word: &str) -> Ended {
     }
 }
 
+/// As much of a text as fits into so many bytes of JSON.
+fn cut(text: &str, limit: usize) -> Value {
+    let mut end = text.len().min(limit);
+    loop {
+        let part = &text[..text.floor_char_boundary(end)];
+        let value = json!({ "text": part, "truncated": true });
+        let over = value.to_string().len().saturating_sub(limit);
+        if over == 0 || end == 0 {
+            return value;
+        }
+        end = end.saturating_sub(over);
+    }
+}
+
 struct Following {
     world: World,
     run: Arc<FakeRun>,
-    told: bool,
+    /// The tasks that were done when it was last told.
+    told: Option<u32>,
     adopted: bool,
 }
 
@@ -316,16 +356,16 @@ impl Run for Following {
             if let Some((ended, _)) = run.ended() {
                 return Change::Ended(ended);
             }
-            if !self.told {
-                self.told = true;
+            let done = run.done();
+            if self.told.replace(done) != Some(done) {
                 return Change::State(State {
                     word: "RUNNING".into(),
-                    done: 0,
-                    total: 1,
+                    done: done.into(),
+                    total: run.tasks.into(),
                 });
             }
             tokio::select! {
-                () = tokio::time::sleep_until(run.ends) => {}
+                () = tokio::time::sleep_until(run.done_at(done + 1)) => {}
                 () = stirred => {}
             }
         }
@@ -333,13 +373,11 @@ impl Run for Following {
 
     async fn output(&mut self, limit: usize) -> Result<Option<Value>, Fault> {
         self.world.call(Call::Output, || {
-            let output = self.run.output.clone();
-            let size = output.as_ref().map_or(0, |value| value.to_string().len());
-            Ok(if size > limit {
-                Some(json!({ "truncated": true }))
-            } else {
-                output
-            })
+            let whole = self.run.output.as_ref();
+            Ok(whole.map(|value| match value.to_string() {
+                text if text.len() > limit => cut(&text, limit),
+                _ => value.clone(),
+            }))
         })
     }
 
@@ -353,3 +391,7 @@ impl Run for Following {
 
     async fn release(&mut self) {}
 }
+
+#[cfg(test)]
+#[path = "fake_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sparkferry_shared::RunError;
+use tokio::time::Instant;
 
 use super::follow::Stop;
 use super::{Flow, persist};
@@ -95,8 +96,14 @@ impl Flow<'_> {
         }
     }
 
-    pub(super) async fn sleep_until(&self, moment: Timestamp) {
+    async fn sleep_until(&self, moment: Timestamp) {
+        tokio::time::sleep_until(self.instant(moment)).await;
+    }
+
+    /// A moment by the host's clock, as timers have it; one that has passed is now.
+    pub(super) fn instant(&self, moment: Timestamp) -> Instant {
         let left = moment.duration_since(self.host.now());
-        tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO)).await;
+        // Timestamps end with the year 9999, which the timers' clock still has.
+        Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO)
     }
 }

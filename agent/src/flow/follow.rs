@@ -107,6 +107,13 @@ impl Flow<'_> {
                 None => (None, None),
             };
             let began = run.facts().started_at.unwrap_or(attached_at);
+            let late = self.late(began).filter(|_| wanted);
+            // One timer for all: this waits in every driver.
+            let wake = [
+                late.as_ref().map(|(moment, _)| self.instant(*moment)),
+                again,
+                give_up,
+            ];
             tokio::select! {
                 biased;
                 change = run.next() => match change {
@@ -122,17 +129,28 @@ impl Flow<'_> {
                     self.tell_cancel(Some(number));
                     stopping = Some(Stopping::now(Stop::Canceled(reason)));
                 }
-                stop = self.late(began), if wanted => {
-                    if self.request.on_timeout == OnTimeout::Abandon {
-                        let why = "the run was left to go on (on_timeout is `abandon`)";
-                        return Followed { ended: None, stop: Some(Stop::Unended(stop.into(), why.into())) };
-                    }
-                    stopping = Some(Stopping::now(stop));
+                () = at(wake.into_iter().flatten().min()) => {}
+            }
+            if let Some((moment, stop)) = late
+                && stopping.is_none()
+                && self.host.now() >= moment
+            {
+                if self.request.on_timeout == OnTimeout::Abandon {
+                    let why = "the run was left to go on (on_timeout is `abandon`)";
+                    let stop = Stop::Unended(stop.into(), why.into());
+                    return Followed {
+                        ended: None,
+                        stop: Some(stop),
+                    };
                 }
-                () = at(again) => {}
-                () = at(give_up) => {
-                    return Followed { ended: None, stop: stopping.map(Stopping::unended) };
-                }
+                stopping = Some(Stopping::now(stop));
+            } else if again.is_none_or(|again| Instant::now() < again)
+                && give_up.is_some_and(|moment| Instant::now() >= moment)
+            {
+                return Followed {
+                    ended: None,
+                    stop: stopping.map(Stopping::unended),
+                };
             }
             if let Some(stopping) = &mut stopping
                 && Instant::now() >= stopping.again
@@ -152,8 +170,8 @@ impl Flow<'_> {
         }
     }
 
-    /// Waits until the attempt is late; for ever where it can't be.
-    async fn late(&self, began: Timestamp) -> Stop {
+    /// When the attempt is late, and why then; `None` where it can't be.
+    fn late(&self, began: Timestamp) -> Option<(Timestamp, Stop)> {
         let seconds = self.request.timeout_seconds;
         let timeout = (seconds > 0)
             .then(|| began.checked_add(Duration::from_secs(seconds)).ok())
@@ -161,14 +179,10 @@ impl Flow<'_> {
         let deadline = self.request.deadline;
         match (timeout, deadline) {
             (Some(timeout), deadline) if deadline.is_none_or(|d| timeout <= d) => {
-                self.sleep_until(timeout).await;
-                Stop::Timeout(seconds)
+                Some((timeout, Stop::Timeout(seconds)))
             }
-            (_, Some(deadline)) => {
-                self.sleep_until(deadline).await;
-                Stop::Deadline(deadline)
-            }
-            _ => std::future::pending().await,
+            (_, Some(deadline)) => Some((deadline, Stop::Deadline(deadline))),
+            _ => None,
         }
     }
 

@@ -77,8 +77,8 @@ pub struct Flow<'a> {
     pub engine: &'a dyn Engine,
     /// The worker around it.
     pub host: &'a dyn Host,
-    /// What is asked for.
-    pub request: &'a Request,
+    /// What is asked for. Its work is forgotten as soon as no attempt can need it any more.
+    pub request: Box<Request>,
     /// The computed names.
     pub names: Names,
     /// When this worker received the request.
@@ -91,13 +91,14 @@ pub struct Flow<'a> {
 
 impl Flow<'_> {
     /// Carries the request out.
-    pub async fn carry_out(&self) -> Ending {
-        let policy = RetryPolicy::of(self.request);
+    pub async fn carry_out(mut self) -> Ending {
+        let policy = RetryPolicy::of(&self.request);
         let mut past = Past::default();
         let mut number = 1;
         let mut seen = self.seen_before;
         loop {
-            let found = self.attach(number, seen).await;
+            // What takes its turn for a moment is boxed: the walk itself is as large as following.
+            let found = Box::pin(self.attach(number, seen)).await;
             let (mut run, adopted) = match found {
                 Found::Run(attached) => (attached.run, attached.adopted),
                 Found::Lost(error) => {
@@ -108,7 +109,7 @@ impl Flow<'_> {
                         ..Facts::default()
                     };
                     past.attempt(number, &self.names, facts, Some(error.clone()));
-                    match self.another(&policy, number, &error, None).await {
+                    match Box::pin(self.another(&policy, number, &error, None)).await {
                         Next::Attempt { due } => {
                             seen = self.may_have_begun(due);
                             number += 1;
@@ -121,6 +122,9 @@ impl Flow<'_> {
                 Found::Refused(error) => return past.refused(error),
                 Found::Stopped { stop, fault } => return past.unstarted(&stop, fault.as_ref()),
             };
+            if !policy.may_follow(number) {
+                self.request.work.forget();
+            }
             self.tell_begun(number, adopted, &*run);
             if !self.request.wait {
                 past.attempt(number, &self.names, run.facts(), None);
@@ -139,7 +143,7 @@ impl Flow<'_> {
                 && outcome != Outcome::SuccessWithFailures
             {
                 let ended_at = run.facts().ended_at;
-                match self.another(&policy, number, failure, ended_at).await {
+                match Box::pin(self.another(&policy, number, failure, ended_at)).await {
                     Next::Attempt { due } => {
                         seen = self.may_have_begun(due);
                         number += 1;
@@ -149,7 +153,7 @@ impl Flow<'_> {
                     Next::No => {}
                 }
             }
-            let output = self.output(outcome, &mut *run).await;
+            let output = Box::pin(self.output(outcome, &mut *run)).await;
             return past.with_run(outcome, output, error, run);
         }
     }

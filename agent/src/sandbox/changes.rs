@@ -190,6 +190,7 @@ impl State {
                     "run_name": run.run_name,
                     "run_type": run.run_type,
                     "token": run.token,
+                    "start_time": run.created,
                     "life_cycle_state": life_cycle,
                     "outcome": outcome,
                     "repairs": run.rounds.len() - 1,

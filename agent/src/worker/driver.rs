@@ -99,8 +99,6 @@ pub(super) struct Drive {
     pub(super) shared: Arc<Shared>,
     pub(super) lane: Arc<Lane>,
     pub(super) driver: Arc<Driver>,
-    /// The request; or, of one that can't be carried out, what is wrong with it.
-    pub(super) request: Result<Request, FieldFault>,
     /// The queue delivered it before.
     pub(super) redelivered: bool,
     /// An earlier worker may have started runs for it.
@@ -110,9 +108,12 @@ pub(super) struct Drive {
 impl Drive {
     /// Carries the request out, settles it and leaves the lane. Everything that can happen to it
     /// ends here: its ending, its loss to another worker, the worker's drain, a panic.
-    pub(super) async fn run(self) {
+    ///
+    /// Of a request that can't be carried out, `request` is what is wrong with it.
+    pub(super) async fn run(self, request: Result<Box<Request>, FieldFault>) {
         let seat = Seat(&self);
-        let Err(panic) = AssertUnwindSafe(self.carry_out()).catch_unwind().await else {
+        let carried = AssertUnwindSafe(self.carry_out(request)).catch_unwind();
+        let Err(panic) = carried.await else {
             return;
         };
         let what = panic_text(panic.as_ref());
@@ -131,7 +132,8 @@ impl Drive {
         }
     }
 
-    async fn carry_out(&self) {
+    async fn carry_out(&self, request: Result<Box<Request>, FieldFault>) {
+        let kind = request.as_ref().ok().map(|request| request.work.kind());
         let host = LaneHost {
             shared: &self.shared,
             lane: &self.lane,
@@ -142,15 +144,10 @@ impl Drive {
             &self.lane.name,
             self.driver.id.as_str(),
         );
-        let kind = self
-            .request
-            .as_ref()
-            .ok()
-            .map(|request| request.work.kind());
         host.tell(EventType::Accepted, None, EventDetails::default());
 
         // The walk is boxed: it is the larger part of a driver, and dropped as soon as it has ended.
-        let walk = Box::pin(self.walk(&host, names));
+        let walk = Box::pin(self.walk(&host, names, request));
         let ended = tokio::select! {
             biased;
             () = self.lane.drain.cancelled() => None,
@@ -158,23 +155,29 @@ impl Drive {
             () = self.loans(&host) => None,
         };
         if let Some(ending) = ended {
-            self.settle(&host, names, kind, ending).await;
+            // Boxed, as the walk: drivers are many, and few of them are at their end.
+            Box::pin(self.settle(&host, names, kind, ending)).await;
         } else {
-            self.give_back(&host).await;
+            Box::pin(self.give_back(&host)).await;
         }
     }
 
-    async fn walk(&self, host: &LaneHost<'_>, names: Names) -> Ending {
-        let request = match &self.request {
+    async fn walk(
+        &self,
+        host: &LaneHost<'_>,
+        names: Names,
+        request: Result<Box<Request>, FieldFault>,
+    ) -> Ending {
+        let request = match request {
             Ok(request) => request,
             Err(fault) => return rejected(RunError::new(ErrorClass::Request, fault.to_string())),
         };
         // Before anything of it reaches the engine; on every delivery, or a death at the right moment
         // would let a request in.
         if let Some(policy) = &self.lane.policy
-            && let Err(breach) = policy::judge(policy, request, self.seen_before)
+            && let Err(breach) = policy::judge(policy, &request, self.redelivered)
         {
-            return rejected(breach.to_error(self.seen_before));
+            return rejected(breach.to_error(self.redelivered));
         }
         let flow = Flow {
             engine: &*self.lane.engine,

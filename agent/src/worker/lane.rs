@@ -12,7 +12,7 @@ use sparkferry_shared::{ErrorClass, Id, Outcome, RunError, Undecodable, decode};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::{Served, Shared};
 use super::driver::{Drive, Driver};
 use crate::config::PolicySettings;
 use crate::engine::Engine;
@@ -85,8 +85,8 @@ impl Lane {
             Some(&self.name),
             shared.max_message_bytes,
         );
-        let (id, request) = match decoded {
-            Ok(request) => (request.id.clone(), Ok(request)),
+        let (id, mut request) = match decoded {
+            Ok(request) => (request.id.clone(), Ok(Box::new(request))),
             Err(Undecodable::Reject { id, fault }) => (id, Err(fault)),
             Err(Undecodable::Bury(why)) => return self.bury(shared, delivery, why),
         };
@@ -105,8 +105,9 @@ impl Lane {
                 metrics::delivery_adopted(&self.name);
                 return;
             }
-            let labels = match &request {
-                Ok(request) => request.labels.clone(),
+            // The walk has no use for them.
+            let labels = match &mut request {
+                Ok(request) => std::mem::take(&mut request.labels),
                 Err(_) => BTreeMap::new(),
             };
             let driver = Arc::new(Driver::new(id.clone(), labels, delivery.received_at));
@@ -127,11 +128,10 @@ impl Lane {
             shared: shared.clone(),
             lane: self.clone(),
             driver,
-            request,
             redelivered: delivery.seen_before,
             perhaps_begun: delivery.seen_before || sent_again,
         };
-        shared.spawn(drive.run());
+        shared.spawn(drive.run(request));
     }
 
     /// Moves what can't be read to the dead letters; who asked for an answer gets one.

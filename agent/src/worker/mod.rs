@@ -66,6 +66,17 @@ pub struct Served {
     pub policy: Option<PolicySettings>,
 }
 
+impl Served {
+    /// One without a policy.
+    pub fn new(max_active_runs: u32, engine: Arc<dyn Engine>) -> Self {
+        Self {
+            max_active_runs,
+            engine,
+            policy: None,
+        }
+    }
+}
+
 /// What a worker is made of.
 pub struct Parts {
     /// The names on the broker.
@@ -107,8 +118,9 @@ impl Shared {
     /// Runs a task that belongs to the worker: a drain waits for it, its panic is seen. (A driver
     /// sees to its own panics.)
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.drivers.spawn(async move {
-            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        // Combinators: an async block would hold the task twice, as what it took and as what it awaits.
+        let watched = AssertUnwindSafe(task).catch_unwind().map(|ended| {
+            if let Err(panic) = ended {
                 let what = driver::panic_text(panic.as_ref());
                 tracing::error!(
                     what,
@@ -116,6 +128,7 @@ impl Shared {
                 );
             }
         });
+        self.drivers.spawn(watched);
     }
 }
 

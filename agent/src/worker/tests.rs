@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Parts, Worker};
+use super::{Parts, Served, Worker};
 use crate::engine::fake::{FakeEngine, World};
 use crate::queue::{
     Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, SentCancel, TraceContext,
@@ -173,11 +173,7 @@ impl Story {
             queue: queue.clone(),
             engines: BTreeMap::from([(
                 CONNECTION.to_owned(),
-                Served {
-                    max_active_runs: 100,
-                    engine,
-                    policy: None,
-                },
+                Served::new(100, engine),
             )]),
         }));
         let stop = CancellationToken::new();

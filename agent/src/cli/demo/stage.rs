@@ -15,12 +15,11 @@ use super::cases;
 use crate::cli::exit::Exit;
 use crate::cli::problem::Problem;
 use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
-use crate::engine::Engine;
 use crate::engine::databricks::DatabricksEngine;
 use crate::queue::Producer as _;
 use crate::queue::sqlite::{SqliteProducer, SqliteQueue};
 use crate::sandbox::{Sandbox, SandboxOptions};
-use crate::worker::{Parts, Worker};
+use crate::worker::{Parts, Served, Worker};
 
 /// The one connection of the demo.
 pub(super) const CONNECTION: &str = "sandbox";
@@ -67,7 +66,7 @@ impl Stage {
             max_message_bytes: 1 << 20,
             max_output_bytes: 256 * 1024,
             queue,
-            engines: BTreeMap::from([(CONNECTION.to_owned(), served(100, Arc::new(engine)))]),
+            engines: BTreeMap::from([(CONNECTION.to_owned(), Served::new(100, Arc::new(engine)))]),
         });
         let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
         let serving = tokio::spawn({

@@ -20,6 +20,10 @@ use crate::queue::QueueError;
 /// Seconds between heartbeats where the URL names none. A dead peer is noticed after two of them;
 /// with RabbitMQ's own 60 that would be two minutes.
 const HEARTBEAT_SECONDS: u16 = 10;
+/// The largest frame where the URL names none, in bytes; a larger message takes several. lapin
+/// keeps 32 frames' worth for each direction of a connection: with RabbitMQ's own 128 KiB that
+/// would be 16 MiB for a worker's two connections.
+const FRAME_BYTES: u32 = 32 << 10;
 /// One attempt to connect: a frozen broker accepts the socket and then says nothing.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first and the longest wait between attempts, each before up to as much again of jitter.
@@ -69,6 +73,7 @@ impl Broker {
             uri.vhost = "/".into();
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        uri.query.frame_max.get_or_insert(FRAME_BYTES);
         Ok(Self {
             uri,
             certificates,
@@ -327,8 +332,10 @@ mod tests {
         assert_eq!(broker.uri.authority.host, "::1");
         assert_eq!(broker.uri.vhost, "/");
         assert_eq!(broker.uri.query.heartbeat, Some(10));
-        let broker = Broker::new(&secret("amqp://a?heartbeat=3")).unwrap();
+        assert_eq!(broker.uri.query.frame_max, Some(32_768));
+        let broker = Broker::new(&secret("amqp://a?heartbeat=3&frame_max=9000")).unwrap();
         assert_eq!(broker.uri.query.heartbeat, Some(3));
+        assert_eq!(broker.uri.query.frame_max, Some(9000));
     }
 
     #[test]

@@ -1,0 +1,182 @@
+//! Cancels, timeouts, deadlines: what stops a request, and what it finds.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sparkferry_shared::{ErrorClass, EventType, Outcome};
+
+use super::{Story, TestHost, passing};
+use crate::engine::fake::Call;
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_run_is_cancelled_on_the_engine() {
+    let story = Story::new(&json!({ "fake": { "duration_ms": 60_000 } }));
+    story.world.expect_trouble(Call::Cancel, passing(false));
+    let host = TestHost::new(&story.world);
+    let (ending, ()) = tokio::join!(story.worker(&host, false), async {
+        host.until_told(EventType::StateChanged).await;
+        host.cancel();
+    });
+    assert_eq!(ending.outcome, Outcome::Canceled);
+    assert!(story.world.was_cancelled(&story.names.key(1)));
+    let error = ending.error.unwrap();
+    assert_eq!(error.class, ErrorClass::Canceled);
+    assert!(error.message.contains("enough"));
+    assert!(host.told().contains(&EventType::CancelRequested));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ends_in_spite_of_its_cancel_is_what_it_is() {
+    let story = Story::new(&json!({ "fake": { "duration_ms": 60_000, "ignores_cancel": true } }));
+    let host = TestHost::new(&story.world);
+    let (ending, ()) = tokio::join!(story.worker(&host, false), async {
+        host.until_told(EventType::StateChanged).await;
+        host.cancel();
+    });
+    assert_eq!(ending.outcome, Outcome::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_before_the_start_starts_nothing() {
+    let story = Story::new(&json!({}));
+    let host = TestHost::new(&story.world);
+    host.cancel();
+    let ending = story.worker(&host, false).await;
+    assert_eq!(ending.outcome, Outcome::Canceled);
+    assert!(ending.attempts.is_empty());
+    assert_eq!(story.world.runs_started(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_while_an_earlier_worker_may_have_started_it_finds_the_run_first() {
+    let story = Story::new(&json!({ "fake": { "duration_ms": 60_000 } }));
+    let first = TestHost::new(&story.world);
+    tokio::select! {
+        _ = story.worker(&first, false) => panic!("the run takes a minute"),
+        () = first.until_told(EventType::Submitted) => {}
+    }
+    let second = TestHost::new(&story.world);
+    second.cancel();
+    let ending = story.worker(&second, true).await;
+    assert_eq!(ending.outcome, Outcome::Canceled);
+    assert_eq!(ending.attempts.len(), 1);
+    assert!(story.world.was_cancelled(&story.names.key(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_between_attempts_ends_the_request() {
+    let story = Story::new(&json!({ "fake": { "endings": ["infrastructure"] } }));
+    let host = TestHost::new(&story.world);
+    let (ending, ()) = tokio::join!(story.worker(&host, false), async {
+        host.until_told(EventType::Retrying).await;
+        host.cancel();
+    });
+    assert_eq!(ending.outcome, Outcome::Canceled);
+    assert_eq!(story.world.runs_started(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_too_long_is_cancelled_and_timed_out() {
+    let story = Story::new(&json!({ "timeout_seconds": 30, "fake": { "duration_ms": 60_000 } }));
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert!(story.world.was_cancelled(&story.names.key(1)));
+    assert!(
+        ending
+            .error
+            .unwrap()
+            .message
+            .contains("timeout_seconds, 30")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_too_long_can_be_left_alone() {
+    let story = Story::new(&json!({
+        "timeout_seconds": 30, "on_timeout": "abandon", "fake": { "duration_ms": 60_000 },
+    }));
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert!(!story.world.was_cancelled(&story.names.key(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_cannot_be_cancelled_is_timed_out_all_the_same() {
+    let story =
+        Story::new(&json!({ "timeout_seconds": 30, "fake": { "duration_ms": 86_400_000 } }));
+    for _ in 0..100 {
+        story.world.expect_trouble(Call::Cancel, passing(true));
+    }
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert!(
+        ending
+            .error
+            .unwrap()
+            .message
+            .contains("could not be cancelled")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_deadline_nothing_is_started() {
+    let story = Story::new(&json!({})).deadline_in(Duration::ZERO);
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::Expired);
+    assert_eq!(story.world.runs_started(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_while_the_engine_refuses_connections_is_an_expiry() {
+    let story = Story::new(&json!({})).deadline_in(Duration::from_mins(1));
+    for _ in 0..1000 {
+        story
+            .world
+            .expect_trouble(Call::AttachOrStart, passing(false));
+    }
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::Expired);
+    assert!(ending.error.unwrap().message.contains("connection refused"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_while_nobody_knows_whether_it_began_is_no_expiry() {
+    let story = Story::new(&json!({})).deadline_in(Duration::from_mins(1));
+    for _ in 0..1000 {
+        story
+            .world
+            .expect_trouble(Call::AttachOrStart, passing(true));
+    }
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert!(ending.error.unwrap().message.contains("not known"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_an_earlier_worker_left_is_found_and_stopped_however_late() {
+    let story = Story::new(&json!({ "fake": { "duration_ms": 86_400_000 } }));
+    let first = TestHost::new(&story.world);
+    tokio::select! {
+        _ = story.worker(&first, false) => panic!("the run takes a day"),
+        () = first.until_told(EventType::StateChanged) => {}
+    }
+    let story = story.deadline_in(Duration::from_mins(1));
+    tokio::time::advance(Duration::from_hours(1)).await;
+    let ending = story.worker(&TestHost::new(&story.world), true).await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert_eq!(ending.attempts.len(), 1);
+    assert!(story.world.was_cancelled(&story.names.key(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_stops_a_run_and_further_attempts() {
+    let story = Story::new(&json!({ "fake": { "duration_ms": 90_000 } }));
+    let ending = story.deadline_in(Duration::from_mins(1)).ending().await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+
+    let story = Story::new(&json!({ "fake": { "endings": ["infrastructure"] } }));
+    let story = story.deadline_in(Duration::from_secs(15));
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert!(ending.error.unwrap().message.contains("the plan says"));
+}
