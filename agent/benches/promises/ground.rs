@@ -108,7 +108,7 @@ auth = {{ type = "pat", token = "any" }}
             panic!("the settings name RabbitMQ");
         };
         let names = [CONNECTION.to_owned()];
-        AmqpQueue::open(url, &settings.queue, &self.topology, &names).expect("a right URL")
+        AmqpQueue::open(url, &settings.queue, &self.topology, "bench", &names).expect("a right URL")
     }
 
     /// A worker in this process, with an engine of the measurement's choice.
