@@ -3,7 +3,7 @@
 
 pub mod auth;
 pub mod client;
+pub mod fault;
 pub mod headers;
 pub mod pace;
 pub mod renewed;
-pub mod tls;

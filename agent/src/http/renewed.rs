@@ -14,6 +14,9 @@ use tokio::time::Instant;
 /// After a renewal that failed, the next one comes no sooner.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// For so long a failed renewal is told though the value is fresh.
+const TOLD: Duration = Duration::from_mins(1);
+
 /// A value, and for how long.
 #[derive(Debug)]
 pub struct Lasting<T> {
@@ -130,9 +133,16 @@ impl<T: Clone> Renewed<T> {
         kept.value.as_ref().map(|(_, held)| held.value.clone())
     }
 
-    /// Why the last renewal failed, if it did.
+    /// Why the last renewal failed, if it did: as long as one is due, or for a minute where it was
+    /// done on demand.
     pub fn trouble(&self) -> Option<String> {
-        self.lock().failed.as_ref().map(|(_, why)| why.clone())
+        let kept = self.lock();
+        let fresh = kept
+            .value
+            .as_ref()
+            .is_some_and(|(at, held)| at.elapsed() < held.fresh_for);
+        let (at, why) = kept.failed.as_ref()?;
+        (!fresh || at.elapsed() < TOLD).then(|| why.clone())
     }
 
     async fn renew(
@@ -293,5 +303,25 @@ mod tests {
         assert_eq!(source.asked.load(Ordering::Relaxed), 2);
         advance(Duration::from_secs(10)).await;
         assert_eq!(renewed.other_than(&2, || source.renew()).await, Some(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_demand_that_failed_is_not_told_for_ever_while_the_value_is_fresh() {
+        let renewed = renewed();
+        let long = || async {
+            Ok(Lasting {
+                value: 1,
+                fresh_for: Duration::from_hours(1),
+                serves_for: None,
+            })
+        };
+        renewed.get(long).await.unwrap();
+        let refused = renewed.other_than(&1, || async { Err("not now".to_owned()) });
+        assert_eq!(refused.await, None);
+        assert_eq!(renewed.trouble().as_deref(), Some("not now"));
+        advance(TOLD).await;
+        assert_eq!(renewed.trouble(), None);
+        advance(Duration::from_hours(1)).await;
+        assert_eq!(renewed.trouble().as_deref(), Some("not now"));
     }
 }

@@ -22,7 +22,7 @@ use crate::config::DatabricksSettings;
 use crate::http::auth::{Credentials, Token};
 use crate::http::client::HttpClient;
 use crate::http::pace::{Brake, Pace};
-use crate::http::{headers, tls};
+use crate::http::{fault, headers};
 use crate::observe::metrics;
 
 /// The largest reply that is read, in bytes. Output is the largest: Databricks keeps 5 MB of a
@@ -279,7 +279,7 @@ impl Client {
             Err((error, None)) => Some(format!(
                 "{} can't be reached: {}",
                 self.host,
-                if let Some(trouble) = tls::trouble(error) {
+                if let Some(trouble) = fault::tls(error) {
                     trouble
                 } else if error.is_timeout() {
                     "no answer in time".to_owned()

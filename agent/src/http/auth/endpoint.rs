@@ -10,7 +10,7 @@ use url::form_urlencoded::Serializer;
 use super::grant::{Asks, Grant};
 use super::token::censor;
 use crate::config::Secret;
-use crate::http::tls;
+use crate::http::fault;
 
 /// How long an endpoint may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,15 +109,15 @@ fn request(client: &Client, grant: &Grant) -> RequestBuilder {
 }
 
 fn unreachable(error: &reqwest::Error, grant: &Grant) -> String {
-    if let Some(trouble) = tls::trouble(error) {
+    if let Some(trouble) = fault::tls(error) {
         return trouble;
     }
     let what = if error.is_timeout() {
-        "no answer in time"
+        "no answer in time".to_owned()
     } else if error.is_connect() {
-        "it can't be reached"
+        format!("it can't be reached ({})", fault::cause(error))
     } else {
-        "the connection failed"
+        format!("the connection failed ({})", fault::cause(error))
     };
     match grant.asks {
         Asks::Metadata => format!("{what}: {}", grant.advice),

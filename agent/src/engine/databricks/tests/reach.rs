@@ -226,7 +226,7 @@ async fn tokens_are_asked_for_over_the_same_way() {
     assert!(error.contains("tls.ca_file"), "{error}");
     let refused = engine(true, format!("http://user:hunter2@{proxy}"));
     let error = told(&refused).await;
-    assert!(error.contains("proxy"), "{error}");
+    assert!(error.contains("proxy authorization required"), "{error}");
     assert!(!error.contains("hunter2"), "{error}");
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong between two ends of a TLS connection, for people.
+//! What is wrong with a connection, and with its TLS, for people.
 
 use std::error::Error;
 
@@ -6,7 +6,7 @@ use rustls::{AlertDescription, CertificateError};
 
 /// What TLS has against a connection, if that is why it failed: what is wrong, and what to do.
 /// Without the name of the host, which stands before it.
-pub fn trouble(error: &(dyn Error + 'static)) -> Option<String> {
+pub fn tls(error: &(dyn Error + 'static)) -> Option<String> {
     let error = find(error)?;
     let text = match error {
         rustls::Error::InvalidCertificate(wrong) => certificate(wrong),
@@ -63,6 +63,15 @@ fn certificate(wrong: &CertificateError) -> String {
 /// `DnsName("x.example")` is x.example.
 fn plain(name: &str) -> &str {
     name.split('"').nth(1).unwrap_or(name)
+}
+
+/// The innermost cause of an error.
+pub fn cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 /// An `io::Error` shows the causes of what it holds, but not what it holds itself.
