@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::queue_tls::QueueTlsFile;
 use super::secret::Secret;
-use super::shape::Tagged;
+use super::shape::{Tagged, decimal, integer};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -41,8 +41,10 @@ pub(super) struct QueueFile {
     pub(super) url: Option<Secret>,
     pub(super) url_file: Option<String>,
     pub(super) tls: QueueTlsFile,
+    #[serde(deserialize_with = "integer")]
     pub(super) hold_limit_seconds: u64,
     pub(super) declare: bool,
+    #[serde(deserialize_with = "integer")]
     pub(super) max_message_bytes: usize,
 }
 
@@ -65,6 +67,7 @@ impl Default for QueueFile {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct WorkerFile {
     pub(super) name: Option<String>,
+    #[serde(deserialize_with = "integer")]
     pub(super) max_output_bytes: usize,
 }
 
@@ -117,22 +120,24 @@ pub(super) struct DatabricksFile {
     pub(super) tls: TlsFile,
     pub(super) proxy: Option<Secret>,
     pub(super) proxy_file: Option<String>,
-    #[serde(default = "max_active_runs")]
+    #[serde(default = "max_active_runs", deserialize_with = "integer")]
     pub(super) max_active_runs: u32,
-    #[serde(default = "submit_per_second")]
+    #[serde(default = "submit_per_second", deserialize_with = "decimal")]
     pub(super) submit_per_second: f64,
-    #[serde(default = "poll_per_second")]
+    #[serde(default = "poll_per_second", deserialize_with = "decimal")]
     pub(super) poll_per_second: f64,
     #[serde(default)]
     pub(super) poll_interval_seconds: IntervalFile,
-    #[serde(default = "call_timeout_seconds")]
+    #[serde(default = "call_timeout_seconds", deserialize_with = "integer")]
     pub(super) call_timeout_seconds: u64,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct IntervalFile {
+    #[serde(deserialize_with = "decimal")]
     pub(super) min: f64,
+    #[serde(deserialize_with = "decimal")]
     pub(super) max: f64,
 }
 

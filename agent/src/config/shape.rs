@@ -4,6 +4,8 @@
 //! Variables arrive as text and become numbers and booleans only where a setting is one, so a
 //! password made of digits stays what it is.
 
+use std::str::FromStr;
+
 use config::{Map, Value, ValueKind};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error};
@@ -100,4 +102,35 @@ pub(super) fn without_quotation(text: &str) -> String {
         .map(str::trim)
         .collect();
     told.join(": ")
+}
+
+/// An integer, or text that is one, as variables have it. By itself the reader of settings would
+/// take `true` for 1 and 1.5 for 2.
+pub(super) fn integer<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<i64> + FromStr,
+{
+    let number = match Value::deserialize(deserializer)?.kind {
+        ValueKind::I64(number) => T::try_from(number).ok(),
+        ValueKind::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| {
+        let bits = 8 * size_of::<T>();
+        D::Error::custom(format!(
+            "must be an integer, 0 or larger and of at most {bits} bits"
+        ))
+    })
+}
+
+/// A number, or text that is one.
+pub(super) fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let is_number = matches!(
+        value.kind,
+        ValueKind::I64(_) | ValueKind::Float(_) | ValueKind::String(_)
+    );
+    let number = is_number.then(|| value.into_float().ok()).flatten();
+    number.ok_or_else(|| D::Error::custom("must be a number"))
 }

@@ -22,7 +22,7 @@ use crate::flow::{Ending, Flow, Host};
 use crate::observe::metrics;
 use crate::observe::runs::RunView;
 use crate::policy;
-use crate::queue::Outgoing;
+use crate::queue::{Lease, Outgoing};
 
 /// How long a driver that panicked outside its request keeps what it holds: a bug that comes again
 /// with the redelivery is then one line in the log now and then, and not a worker that does nothing
@@ -127,8 +127,7 @@ impl Drive {
             () = tokio::time::sleep(AFTER_PANIC) => {}
         }
         for lease in left {
-            metrics::handed_back(&self.lane.name);
-            self.shared.queue.hand_back(&lease).await;
+            self.hand_back(&lease).await;
         }
     }
 
@@ -208,9 +207,8 @@ impl Drive {
         loop {
             match self.driver.slot.next().await {
                 Loan::DueBack(lease) => {
-                    metrics::handed_back(&self.lane.name);
                     host.tell(EventType::HandedBack, None, EventDetails::default());
-                    self.shared.queue.hand_back(&lease).await;
+                    self.hand_back(&lease).await;
                 }
                 Loan::Gone => return,
             }
@@ -224,11 +222,15 @@ impl Drive {
             host.tell(EventType::HandedBack, None, EventDetails::default());
         }
         for lease in left {
-            metrics::handed_back(&self.lane.name);
-            // At a drain the queue's close gives all back in one go.
-            if !self.shared.drain.is_cancelled() {
-                self.shared.queue.hand_back(&lease).await;
-            }
+            self.hand_back(&lease).await;
+        }
+    }
+
+    async fn hand_back(&self, lease: &Lease) {
+        metrics::handed_back(&self.lane.name);
+        // At a drain the queue's close gives all back in one go.
+        if !self.shared.drain.is_cancelled() {
+            self.shared.queue.hand_back(lease).await;
         }
     }
 

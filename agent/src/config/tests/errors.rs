@@ -268,3 +268,33 @@ fn a_secret_is_shown_nowhere() {
         assert!(!told.contains(number), "{told}");
     }
 }
+
+#[test]
+fn a_number_is_a_number() {
+    for (setting, wrong) in [
+        ("max_active_runs", "true"),
+        ("max_active_runs", "1.5"),
+        ("max_active_runs", "[1]"),
+        ("submit_per_second", "true"),
+        ("poll_interval_seconds.min", "false"),
+        ("call_timeout_seconds", "1e2"),
+    ] {
+        let text = format!("{PROD}{setting} = {wrong}");
+        fails(
+            &text,
+            &[],
+            &[&format!("connections.prod.{setting}"), "must be"],
+        );
+    }
+    fails(
+        "[worker]\nmax_output_bytes = true",
+        &[],
+        &["worker.max_output_bytes", "an integer"],
+    );
+    let name = "SPARKFERRY__CONNECTIONS__PROD__MAX_ACTIVE_RUNS";
+    fails(PROD, &[(name, "true")], &["max_active_runs", "an integer"]);
+    let settings = load_text(PROD, &[(name, "7")]).unwrap();
+    assert_eq!(prod(&settings).max_active_runs, 7);
+    let settings = load_text(&format!("{PROD}submit_per_second = 3"), &[]).unwrap();
+    assert!((prod(&settings).submit_per_second - 3.0).abs() < f64::EPSILON);
+}

@@ -90,20 +90,29 @@ impl AmqpProducer {
         })
     }
 
-    /// Declares a connection's queue, once however many ask at a time.
+    /// Declares a connection's queue, once however many ask at a time, through the broker's absences.
     async fn declare(&self, connection: &str) -> Result<(), QueueError> {
         if !self.declare {
             return Ok(());
         }
         let declared = Arc::clone(self.declared().entry(connection.to_owned()).or_default());
         let declaring = declared.get_or_try_init(async || {
-            let live = self.link.live().await;
             let Context {
                 broker, declarer, ..
             } = &*self.context;
-            declarer
-                .ensure_requests(broker, &live.connection, connection)
-                .await
+            let mut pace = Pace::new();
+            loop {
+                pace.begin();
+                let live = self.link.live().await;
+                let ensuring = declarer.ensure_requests(broker, &live.connection, connection);
+                match ensuring.await {
+                    Err(QueueError::Unreachable { why, .. }) => {
+                        tracing::debug!(connection, "declaring again: {why}");
+                        sleep(pace.next_wait()).await;
+                    }
+                    ensured => return ensured,
+                }
+            }
         });
         declaring.await.copied()
     }
