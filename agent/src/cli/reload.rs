@@ -4,14 +4,13 @@
 //! what was in use stays. Connections that were written otherwise are closed and opened anew: what
 //! they held is handed back, comes again and finds its runs. The others are left alone.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 use super::problem::Problem;
 use super::setup::{self, Loaded};
-use crate::config::{Connection, Settings};
+use crate::config::Settings;
 use crate::engine::table;
 use crate::observe::log::Level;
 use crate::observe::notify;
@@ -21,12 +20,16 @@ use crate::worker::{Change, Engines, Worker};
 /// that is not named here takes a restart.
 const LIVE: [&str; 2] = ["log", "default_connection"];
 
-/// Makes the engines ready.
+/// Makes the engines of some connections ready.
 ///
 /// # Errors
 /// Where one can't be made, with its setting.
-pub(super) fn engines(connections: &BTreeMap<String, Connection>) -> Result<Engines, Problem> {
-    let made = connections.iter().map(|(name, connection)| {
+pub(super) fn engines(
+    settings: &Settings,
+    wanted: impl Fn(&String) -> bool,
+) -> Result<Engines, Problem> {
+    let connections = settings.connections.iter().filter(|(name, _)| wanted(name));
+    let made = connections.map(|(name, connection)| {
         let engine = table::open(name, connection)
             .map_err(|e| Problem::configuration(format!("connections.{name}: {e}")))?;
         Ok((name.clone(), (connection.max_active_runs(), engine)))
@@ -81,9 +84,7 @@ async fn again(older: &Loaded, worker: &Worker, level: &Level) -> Result<Loaded,
         listed(&mut changed.iter().filter(|name| now.contains_key(*name))),
         listed(&mut changed.iter().filter(|name| before.contains_key(*name))),
     );
-    let mut open = now.clone();
-    open.retain(|name, _| changed.contains(name));
-    let open = engines(&open)?;
+    let open = engines(&newer.settings, |name| changed.contains(name))?;
     // Last of what can fail, first of what takes effect.
     level.set(&newer.settings.log)?;
     if !worker
