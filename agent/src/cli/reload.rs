@@ -75,15 +75,14 @@ async fn again(older: &Loaded, worker: &Worker, level: &Level) -> Result<Loaded,
     newer.connections()?;
     takes_no_restart(&older.settings, &newer.settings)?;
 
-    let (before, now) = (&older.settings.connections, &newer.settings.connections);
     let written = &older.settings.written;
     let changed = written.changed_connections(&newer.settings.written);
-    let listed =
-        |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>().join(", ");
-    let (opened, closed) = (
-        listed(&mut changed.iter().filter(|name| now.contains_key(*name))),
-        listed(&mut changed.iter().filter(|name| before.contains_key(*name))),
-    );
+    let listed = |settings: &Settings| {
+        let names = changed.iter();
+        let names = names.filter(|name| settings.connections.contains_key(*name));
+        names.cloned().collect::<Vec<_>>().join(", ")
+    };
+    let (closed, opened) = (listed(&older.settings), listed(&newer.settings));
     let open = engines(&newer.settings, |name| changed.contains(name))?;
     // Last of what can fail, first of what takes effect.
     level.set(&newer.settings.log)?;
