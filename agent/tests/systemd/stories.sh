@@ -234,6 +234,17 @@ until_true "the trouble" status_has "queue: " sparkferry@lake
 [ "$(shown ActiveState sparkferry@lake)" = active ]
 [ "$(shown ActiveState)" = active ]
 
+story "upgraded, it goes on as the new one with the configuration it had"
+submit upgraded 6000
+until_true "the run" book_is runs_started 6
+pid=$(shown MainPID)
+dpkg --install /story/sparkferry.deb >/dev/null 2>&1
+until_true "another process" isnt MainPID "$pid"
+is ActiveState active
+succeeded upgraded
+book_is runs_started 6
+grep -q secret_token "$CONFIGURATION"
+
 story "no secret is in the journal"
 journalctl --output=json | grep -v sandbox.service >/tmp/journal
 fails grep -q "$TOKEN" /tmp/journal
