@@ -4,13 +4,14 @@
 //! what was in use stays. Connections that were written otherwise are closed and opened anew: what
 //! they held is handed back, comes again and finds its runs. The others are left alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 use super::problem::Problem;
 use super::setup::{self, Loaded};
-use crate::config::Settings;
+use crate::config::{Connection, Settings};
 use crate::engine::table;
 use crate::observe::log::Level;
 use crate::observe::notify;
@@ -20,16 +21,12 @@ use crate::worker::{Change, Engines, Worker};
 /// that is not named here takes a restart.
 const LIVE: [&str; 2] = ["log", "default_connection"];
 
-/// Makes the engines of some connections ready.
+/// Makes the engines ready.
 ///
 /// # Errors
 /// Where one can't be made, with its setting.
-pub(super) fn engines(
-    settings: &Settings,
-    wanted: impl Fn(&String) -> bool,
-) -> Result<Engines, Problem> {
-    let connections = settings.connections.iter().filter(|(name, _)| wanted(name));
-    let made = connections.map(|(name, connection)| {
+pub(super) fn engines(connections: &BTreeMap<String, Connection>) -> Result<Engines, Problem> {
+    let made = connections.iter().map(|(name, connection)| {
         let engine = table::open(name, connection)
             .map_err(|e| Problem::configuration(format!("connections.{name}: {e}")))?;
         Ok((name.clone(), (connection.max_active_runs(), engine)))
@@ -75,15 +72,18 @@ async fn again(older: &Loaded, worker: &Worker, level: &Level) -> Result<Loaded,
     newer.connections()?;
     takes_no_restart(&older.settings, &newer.settings)?;
 
+    let (before, now) = (&older.settings.connections, &newer.settings.connections);
     let written = &older.settings.written;
     let changed = written.changed_connections(&newer.settings.written);
-    let listed = |settings: &Settings| {
-        let names = changed.iter();
-        let names = names.filter(|name| settings.connections.contains_key(*name));
-        names.cloned().collect::<Vec<_>>().join(", ")
-    };
-    let (closed, opened) = (listed(&older.settings), listed(&newer.settings));
-    let open = engines(&newer.settings, |name| changed.contains(name))?;
+    let listed =
+        |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>().join(", ");
+    let (opened, closed) = (
+        listed(&mut changed.iter().filter(|name| now.contains_key(*name))),
+        listed(&mut changed.iter().filter(|name| before.contains_key(*name))),
+    );
+    let mut open = now.clone();
+    open.retain(|name, _| changed.contains(name));
+    let open = engines(&open)?;
     // Last of what can fail, first of what takes effect.
     level.set(&newer.settings.log)?;
     if !worker

@@ -56,7 +56,7 @@ pub(crate) async fn run(_: &RunArgs, loaded: Loaded) -> Result<Exit, Problem> {
         max_message_bytes: settings.queue.max_message_bytes,
         max_output_bytes: settings.worker.max_output_bytes,
         queue,
-        engines: reload::engines(settings, |_| true)?,
+        engines: reload::engines(&settings.connections)?,
     }));
     tracing::info!(
         worker = settings.worker.name,
