@@ -187,10 +187,14 @@ cargo_install() {
   fi
 }
 
-package() {
+cargo_deb() {
   cargo_install cargo-deb "$CARGO_DEB"
-  cargo_install cargo-cyclonedx "$CARGO_CYCLONEDX"
   command -v dpkg-shlibdeps >/dev/null || packages "nothing that finds a package's dependencies" dpkg-dev
+}
+
+package() {
+  cargo_deb
+  cargo_install cargo-cyclonedx "$CARGO_CYCLONEDX"
 }
 
 # What boots a systemd in a container of its own.
@@ -198,7 +202,7 @@ systemd() {
   if ! command -v systemd-nspawn >/dev/null || ! command -v mmdebstrap >/dev/null; then
     packages "nothing that boots a systemd" systemd-container mmdebstrap
   fi
-  package
+  cargo_deb
   local root=$tools/systemd-rootfs.tar
   if [ ! -f "$root" ]; then
     say "mmdebstrap bookworm (a minute or two, once)"

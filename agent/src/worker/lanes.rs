@@ -85,3 +85,21 @@ impl Lanes {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::STUCK;
+    use super::*;
+    use crate::engine::fake::FakeEngine;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_does_not_turn_is_stuck() {
+        let lanes = Lanes::new(&CancellationToken::new());
+        let engine: Arc<dyn crate::engine::Engine> = Arc::new(FakeEngine::default());
+        lanes.open(Engines::from([("prod".to_owned(), (1, engine))]));
+        tokio::time::advance(STUCK).await;
+        assert!(lanes.stuck(STUCK).is_none());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(lanes.stuck(STUCK).unwrap().name, "prod");
+    }
+}

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -100,6 +101,8 @@ pub struct Worker {
     changes: mpsc::Sender<Request>,
     asked: Mutex<mpsc::Receiver<Request>>,
     turned: watch::Sender<()>,
+    /// One of the lanes' loops does not turn.
+    stuck: AtomicBool,
 }
 
 /// What all drivers share.
@@ -154,6 +157,7 @@ impl Worker {
             changes,
             asked: Mutex::new(asked),
             turned: watch::Sender::new(()),
+            stuck: AtomicBool::new(false),
         }
     }
 
@@ -212,11 +216,14 @@ impl Worker {
     }
 
     fn turn(&self) {
-        match self.lanes.stuck(STUCK) {
-            Some(lane) => tracing::error!(
+        let stuck = self.lanes.stuck(STUCK);
+        let was_stuck = self.stuck.swap(stuck.is_some(), Ordering::Relaxed);
+        match stuck {
+            Some(lane) if !was_stuck => tracing::error!(
                 connection = lane.name,
                 "the loop that takes deliveries is stuck, which is a bug of Sparkferry's"
             ),
+            Some(_) => {}
             None => self.turned.send_replace(()),
         }
     }

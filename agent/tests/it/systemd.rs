@@ -6,8 +6,13 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A place under the repository's root.
 fn project(path: &str) -> PathBuf {
@@ -184,4 +189,114 @@ fn a_real_systemd_starts_watches_reloads_and_stops_it() {
     );
     let told = text(&boot.stdout);
     assert!(told.ends_with("all told\n"), "{told}");
+}
+
+/// A worker whose service manager is this test.
+struct Managed {
+    place: tempfile::TempDir,
+    socket: UnixDatagram,
+    worker: Child,
+}
+
+impl Managed {
+    fn start() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(place.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        configure(&place, "");
+        let worker = Command::new(env!("CARGO_BIN_EXE_sparkferry"))
+            .args(["run", "--config", "agent.toml"])
+            .current_dir(place.path())
+            .env_clear()
+            .env("NOTIFY_SOCKET", place.path().join("notify"))
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(place.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        Self {
+            place,
+            socket,
+            worker,
+        }
+    }
+
+    /// What it says next, besides that it lives.
+    fn says(&self) -> Vec<String> {
+        loop {
+            let mut message = [0; 4096];
+            let length = self.socket.recv(&mut message).unwrap_or_else(|e| {
+                let log = fs::read_to_string(self.place.path().join("log"));
+                panic!("it says nothing more ({e}): {log:?}")
+            });
+            let lines = text(&message[..length]);
+            let lines: Vec<_> = lines.lines().map(str::to_owned).collect();
+            if lines[0] != "WATCHDOG=1" {
+                return lines;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.worker.id().to_string();
+        succeeds(Command::new("kill").args(["-s", name, &pid]));
+    }
+}
+
+impl Drop for Managed {
+    fn drop(&mut self) {
+        let _ = self.worker.kill();
+        let _ = self.worker.wait();
+    }
+}
+
+/// With a connection that nobody answers for, which a worker that has nothing to do never notices.
+fn configure(place: &tempfile::TempDir, more: &str) {
+    let text = format!(
+        "[queue]\nurl = \"sqlite:queue.db\"\n[http]\nlisten = \"\"\n[connections.prod]\n\
+         type = \"databricks\"\nhost = \"http://127.0.0.1:9\"\n\
+         auth = {{ type = \"pat\", token = \"t\" }}\n{more}"
+    );
+    fs::write(place.path().join("agent.toml"), text).unwrap();
+}
+
+#[test]
+fn the_service_manager_is_told_everything() {
+    let mut managed = Managed::start();
+    let ready = managed.says();
+    assert_eq!(
+        ready,
+        [
+            "READY=1",
+            "WATCHDOG=1",
+            "STATUS=0 requests under way, 1 connection"
+        ]
+    );
+    // It goes on to live: two beats in a row.
+    for _ in 0..2 {
+        let mut message = [0; 64];
+        let length = managed.socket.recv(&mut message).unwrap();
+        assert_eq!(text(&message[..length]), "WATCHDOG=1\n");
+    }
+
+    let reload = |managed: &Managed, status: &str| {
+        managed.signal("HUP");
+        let begins = managed.says();
+        assert_eq!(begins[0], "RELOADING=1");
+        assert!(begins[1].starts_with("MONOTONIC_USEC="), "{begins:?}");
+        let ends = managed.says();
+        assert_eq!(ends[0], "READY=1");
+        assert!(ends[1].starts_with(status), "{ends:?}");
+    };
+    configure(&managed.place, "max_active_runs = 0\n");
+    let refused = "STATUS=0 requests under way, 1 connection; configuration refused: ";
+    reload(&managed, refused);
+    configure(&managed.place, "[worker]\nname = \"other\"\n");
+    let restart = format!("{refused}what changed needs a restart: worker");
+    reload(&managed, &restart);
+    configure(&managed.place, "");
+    reload(&managed, "STATUS=0 requests under way, 1 connection");
+
+    managed.signal("TERM");
+    assert_eq!(managed.says()[0], "STOPPING=1");
+    assert!(managed.worker.wait().unwrap().success());
 }
