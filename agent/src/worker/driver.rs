@@ -97,11 +97,11 @@ impl Drive {
     ///
     /// Of a request that can't be carried out, `request` is what is wrong with it.
     pub(super) async fn run(self, mut request: Result<Box<Request>, FieldFault>) {
-        let (mut kind, mut labels) = (None, BTreeMap::new());
+        let (mut kind, mut labels) = (None, Vec::new());
         if let Ok(request) = &mut request {
             kind = Some(request.work.kind());
             // The walk has no use for them.
-            labels = std::mem::take(&mut request.labels);
+            labels.extend(std::mem::take(&mut request.labels));
         }
         let host = LaneHost {
             shared: &self.shared,
@@ -217,7 +217,7 @@ impl Drive {
             outcome,
             connection: self.lane.name.clone(),
             kind,
-            labels: host.labels.clone(),
+            labels: host.labels(),
             attempts,
             output,
             error,
@@ -292,7 +292,14 @@ struct LaneHost<'a> {
     shared: &'a Shared,
     lane: &'a Lane,
     driver: &'a Driver,
-    labels: BTreeMap<String, String>,
+    /// A map makes room for eleven where there are one or two.
+    labels: Vec<(String, String)>,
+}
+
+impl LaneHost<'_> {
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.labels.iter().cloned().collect()
+    }
 }
 
 #[async_trait]
@@ -334,7 +341,7 @@ impl Host for LaneHost<'_> {
             connection: self.lane.name.clone(),
             at: self.now(),
             worker: self.shared.worker.clone(),
-            labels: self.labels.clone(),
+            labels: self.labels(),
             attempt,
             details,
         });
