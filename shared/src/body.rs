@@ -86,6 +86,8 @@ impl<'de> Deserialize<'de> for Body {
                 while let Some(entry) = map.next_entry()? {
                     fields.push(entry);
                 }
+                // Thousands are held for hours.
+                fields.shrink_to_fit();
                 Ok(Body(fields))
             }
         }

@@ -150,6 +150,16 @@ auth = {{ type = "pat", token = "any" }}
         while under_way.try_next().await.expect("confirmed").is_some() {}
     }
 
+    /// Once around, a hundred at a time: what the first requests set up belongs to none of them.
+    pub(crate) async fn warm_up(&self, count: usize, work: &Value) {
+        let results = self.topology.results_queue();
+        for done in (100..=count).step_by(100) {
+            self.fill(100, work).await;
+            self.until_waiting(&results, done).await;
+        }
+        self.forget_results().await;
+    }
+
     /// Sends a request; what comes back waits for its confirm.
     async fn send(&self, body: &[u8]) -> BoxFuture<'static, lapin::Result<Confirmation>> {
         let sent = self.channel.basic_publish(

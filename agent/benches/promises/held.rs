@@ -23,9 +23,7 @@ pub(crate) async fn measure(table: &mut Table) {
     let world = World::default();
     // Once around: what the first requests set up stays, and belongs to none of them.
     let worker = ground.worker(Arc::new(FakeEngine::new(world.clone())), RUNS);
-    ground.fill(1000, &fake_work(&json!({}))).await;
-    let results = ground.topology.results_queue();
-    ground.until_waiting(&results, 1000).await;
+    ground.warm_up(1000, &fake_work(&json!({}))).await;
     sleep(CALM).await;
     let (before, started) = (resident_kib("self"), world.runs_started());
 

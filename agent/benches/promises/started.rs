@@ -57,6 +57,8 @@ pub(crate) async fn measure(table: &mut Table) {
 async fn publish(engine: Arc<dyn Engine>, work: &Value) -> Vec<(Key, Timestamp)> {
     let ground = Ground::new().await;
     let worker = ground.worker(engine, 1000);
+    // Its start is no part of any request's way.
+    ground.warm_up(100, work).await;
     let mut published = Vec::with_capacity(REQUESTS);
     let mut pace = interval(Duration::from_secs(1) / A_SECOND);
     let namespace = ground.topology.namespace();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::ExponentialBackoff;
 use jiff::Timestamp;
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::request::OnTimeout;
@@ -91,15 +92,16 @@ struct Stopping {
     since: Instant,
     again: Instant,
     last_fault: Option<Fault>,
+    backoff: ExponentialBackoff,
 }
 
 impl Flow<'_> {
     /// Follows a run to its ending.
     pub(super) async fn follow(&self, number: u32, run: &mut dyn Run) -> Followed {
         let attached_at = self.host.now();
-        let mut backoff = persist::backoff();
         let mut last = State::default();
-        let mut stopping: Option<Stopping> = None;
+        // Boxed: nearly all runs end by themselves.
+        let mut stopping: Option<Box<Stopping>> = None;
         loop {
             let wanted = stopping.is_none();
             let (again, give_up) = match &stopping {
@@ -149,7 +151,7 @@ impl Flow<'_> {
             {
                 return Followed {
                     ended: None,
-                    stop: stopping.map(Stopping::unended),
+                    stop: stopping.map(|stopping| stopping.unended()),
                 };
             }
             if let Some(stopping) = &mut stopping
@@ -162,7 +164,8 @@ impl Flow<'_> {
                     }
                     Err(fault) => {
                         tracing::warn!(id = %self.request.id, attempt = number, %fault, "the run can't be cancelled now");
-                        stopping.again = Instant::now() + persist::pause(&mut backoff, &fault);
+                        let pause = persist::pause(&mut stopping.backoff, &fault);
+                        stopping.again = Instant::now() + pause;
                         stopping.last_fault = Some(fault);
                     }
                 }
@@ -207,14 +210,15 @@ impl Flow<'_> {
 }
 
 impl Stopping {
-    fn now(stop: Stop) -> Self {
+    fn now(stop: Stop) -> Box<Self> {
         let now = Instant::now();
-        Self {
+        Box::new(Self {
             stop,
             since: now,
             again: now,
             last_fault: None,
-        }
+            backoff: persist::backoff(),
+        })
     }
 
     /// When the ending is no longer waited for. What somebody cancelled is waited for without end:

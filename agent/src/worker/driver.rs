@@ -32,8 +32,8 @@ const AFTER_PANIC: Duration = Duration::from_secs(15);
 /// What others in this worker see of a request under way.
 pub(super) struct Driver {
     pub(super) id: Id,
-    /// The request's labels.
-    labels: BTreeMap<String, String>,
+    /// The request's labels. (A map makes room for eleven where there are one or two.)
+    labels: Vec<(String, String)>,
     pub(super) slot: Slot,
     pub(super) received_at: Timestamp,
     cancel: OnceLock<String>,
@@ -55,7 +55,7 @@ impl Driver {
     pub(super) fn new(id: Id, labels: BTreeMap<String, String>, received_at: Timestamp) -> Self {
         Self {
             id,
-            labels,
+            labels: labels.into_iter().collect(),
             slot: Slot::default(),
             received_at,
             cancel: OnceLock::new(),
@@ -77,7 +77,7 @@ impl Driver {
         RunView {
             id: self.id.clone(),
             connection: connection.to_owned(),
-            labels: self.labels.clone(),
+            labels: self.labels(),
             received_at: self.received_at,
             attempt: seen.attempt,
             run_id: seen.run_id,
@@ -87,6 +87,10 @@ impl Driver {
             total: seen.progress.map(|(_, total)| total),
             cancel_requested: self.cancel.get().is_some(),
         }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.labels.iter().cloned().collect()
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -255,7 +259,7 @@ impl Drive {
             outcome,
             connection: self.lane.name.clone(),
             kind,
-            labels: self.driver.labels.clone(),
+            labels: self.driver.labels(),
             attempts,
             output,
             error,
@@ -383,7 +387,7 @@ impl Host for LaneHost<'_> {
             connection: self.lane.name.clone(),
             at: self.now(),
             worker: self.shared.worker.clone(),
-            labels: self.driver.labels.clone(),
+            labels: self.driver.labels(),
             attempt,
             details,
         });

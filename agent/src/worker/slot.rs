@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::queue::{Answer, Lease};
 
@@ -92,23 +93,17 @@ impl Slot {
                     state.held.first().map(|h| h.answer.lease.lost.clone()),
                 )
             };
-            let due = async {
-                match first {
-                    Some(moment) => tokio::time::sleep_until(moment).await,
-                    None => std::future::pending().await,
-                }
+            // One timer for both: this waits in every driver.
+            let wake = match lost {
+                Some(_) => first,
+                None => Some(Instant::now() + GRACE),
             };
-            if let Some(lost) = lost {
-                tokio::select! {
-                    () = lost.cancelled() => {}
-                    () = due => {}
-                    () = changed => {}
-                }
-            } else {
-                tokio::select! {
-                    () = tokio::time::sleep(GRACE) => return Loan::Gone,
-                    () = changed => {}
-                }
+            tokio::select! {
+                () = cancelled(lost.as_ref()) => {}
+                () = at(wake) => if lost.is_none() {
+                    return Loan::Gone;
+                },
+                () = changed => {}
             }
         }
     }
@@ -144,5 +139,19 @@ impl Slot {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
     }
 }

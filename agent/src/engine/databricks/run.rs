@@ -169,7 +169,8 @@ impl Run for DatabricksRun {
                         }
                     }
                     Some(Phase::Ended(ended)) => {
-                        return Change::Ended(self.explained(ended).await);
+                        // Boxed: thousands wait here for one that ends.
+                        return Change::Ended(Box::pin(self.explained(ended)).await);
                     }
                     _ => {}
                 },
