@@ -4,6 +4,11 @@
 //! |---|---|
 //! | `rows` | a step's rows: Arrow in, JSON out |
 //! | `error` | what a call that went wrong means |
-#![allow(dead_code, unused_imports, reason = "the engine's core is what calls these")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the engine's core is what calls these"
+)]
 
+mod error;
 mod rows;
