@@ -110,6 +110,10 @@ impl Default for LogFile {
 pub(super) struct DatabricksFile {
     pub(super) host: Option<String>,
     pub(super) auth: Option<Tagged>,
+    #[serde(default)]
+    pub(super) tls: TlsFile,
+    pub(super) proxy: Option<Secret>,
+    pub(super) proxy_file: Option<String>,
     #[serde(default = "max_active_runs")]
     pub(super) max_active_runs: u32,
     #[serde(default = "submit_per_second")]
@@ -144,6 +148,59 @@ impl Default for IntervalFile {
 pub(super) struct PatFile {
     pub(super) token: Option<Secret>,
     pub(super) token_file: Option<String>,
+}
+
+/// An `auth` of the type `oauth_m2m`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct M2mFile {
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<Secret>,
+    pub(super) client_secret_file: Option<String>,
+}
+
+/// An `auth` of the type `azure_service_principal`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PrincipalFile {
+    pub(super) tenant_id: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<Secret>,
+    pub(super) client_secret_file: Option<String>,
+    pub(super) authority_host: Option<String>,
+    pub(super) azure_workspace_resource_id: Option<String>,
+}
+
+/// An `auth` of the type `azure_managed_identity`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IdentityFile {
+    pub(super) client_id: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) azure_workspace_resource_id: Option<String>,
+}
+
+/// An `auth` of the type `federation`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FederationFile {
+    pub(super) token_file: Option<String>,
+    pub(super) client_id: Option<String>,
+}
+
+/// An `auth` of the type `profile`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProfileFile {
+    pub(super) profile: String,
+    pub(super) config_file: Option<String>,
+}
+
+/// The table `tls` of a connection.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TlsFile {
+    pub(super) ca_file: Option<String>,
 }
 
 fn max_active_runs() -> u32 {

@@ -3,10 +3,15 @@
 //! [`load`] reads; [`Settings`] is what the rest of the program sees: every value in the type that
 //! it is used in, every combination checked, every secret in a type that prints nothing.
 
+mod address;
+mod ambient;
+mod auth;
 mod check;
 mod databricks;
 mod file;
 mod load;
+mod profile;
+mod reach;
 pub mod secret;
 mod shape;
 #[cfg(test)]
@@ -20,7 +25,10 @@ use std::time::Duration;
 use sparkferry_shared::Topology;
 use url::Url;
 
+pub use address::is_loopback;
+pub use auth::{Auth, AzureWorkspace};
 pub use load::{DEFAULT_FILES, VARIABLE_PREFIX, default_file, load};
+pub use reach::{Reach, check_proxy};
 pub use secret::{Secret, SecretError, SecretSource};
 
 /// All settings, checked.
@@ -116,6 +124,8 @@ pub struct DatabricksSettings {
     pub host: Url,
     /// How to be let in.
     pub auth: Auth,
+    /// How it is reached.
+    pub reach: Reach,
     /// Runs that may be under way in this worker: the prefetch of the connection's queue.
     pub max_active_runs: u32,
     /// Calls a second that start runs.
@@ -126,13 +136,6 @@ pub struct DatabricksSettings {
     pub poll_interval: (Duration, Duration),
     /// How long one call may take before it counts as failed.
     pub call_timeout: Duration,
-}
-
-/// How to be let into a Databricks workspace.
-#[derive(Debug, Clone)]
-pub enum Auth {
-    /// A personal access token.
-    Pat(SecretSource),
 }
 
 /// A setting is wrong. Its text tells which one, what is wrong, and what to do.

@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
-use super::auth::{Credentials, Token};
 use super::call::Call;
 use super::clock::Clock;
 use super::error::CallError;
 use super::wire::Me;
 use crate::config::DatabricksSettings;
-use crate::http::headers;
+use crate::http::auth::{Credentials, Token};
+use crate::http::client::HttpClient;
+use crate::http::{headers, tls};
 use crate::http::pace::{Brake, Pace};
 use crate::observe::metrics;
 
@@ -31,16 +32,13 @@ const REPLY_BYTES: usize = 64 << 20;
 /// Outputs that are read at once: together they fit into memory, however many runs end together.
 const OUTPUTS_AT_ONCE: usize = 8;
 
-/// How long it may take to reach the workspace, if a whole call may take longer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long an answer to "do our credentials work as such?" holds.
 const ADMITTED: Duration = Duration::from_mins(1);
 
 /// One workspace.
 #[derive(Debug)]
 pub(super) struct Client {
-    http: reqwest::Client,
+    http: Arc<HttpClient>,
     connection: Arc<str>,
     base: Url,
     /// The host (and port), for texts.
@@ -85,24 +83,14 @@ impl Client {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (host, _) => host.unwrap_or_default().to_owned(),
         };
-        let failed = |why: String| ClientError {
+        let failed = |why| ClientError {
             host: host.clone(),
             why,
         };
-        // The builder panics without one.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(failed("no TLS provider is installed".to_owned()));
-        }
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("sparkferry/", env!("CARGO_PKG_VERSION")))
-            .timeout(settings.call_timeout)
-            .connect_timeout(settings.call_timeout.min(CONNECT_TIMEOUT))
-            // A redirection leads to a login page, or takes the token elsewhere.
-            .redirect(reqwest::redirect::Policy::none());
-        if loopback(&settings.host) {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(|e| failed(e.to_string()))?;
+        let http = HttpClient::new(&settings.reach, &settings.host, settings.call_timeout);
+        let http = Arc::new(http.map_err(failed)?);
+        let credentials =
+            Credentials::new(&settings.auth, &settings.host, &http).map_err(failed)?;
         let mut base = settings.host.clone();
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -113,7 +101,7 @@ impl Client {
             connection: connection.into(),
             base,
             host,
-            credentials: Credentials::new(&settings.auth),
+            credentials,
             starting: Pace::new(settings.submit_per_second, Arc::clone(&brake)),
             asking: Pace::new(settings.poll_per_second, Arc::clone(&brake)),
             outputs: Semaphore::new(OUTPUTS_AT_ONCE),
@@ -129,9 +117,14 @@ impl Client {
         self.starting.turn().await;
     }
 
-    /// What is wrong with the workspace, as the last call tells.
+    /// What is wrong with the workspace, as the last call tells; or with our credentials or
+    /// certificates, though the old ones may still serve.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.lock_trouble().clone()
+        let ours = || {
+            let credentials = self.credentials.trouble();
+            credentials.or_else(|| self.http.trouble())
+        };
+        self.lock_trouble().clone().or_else(ours)
     }
 
     fn lock_trouble(&self) -> std::sync::MutexGuard<'_, Option<String>> {
@@ -278,10 +271,12 @@ impl Client {
             Err((error, None)) => Some(format!(
                 "{} can't be reached: {}",
                 self.host,
-                if error.is_timeout() {
-                    "no answer in time"
+                if let Some(trouble) = tls::trouble(error) {
+                    trouble
+                } else if error.is_timeout() {
+                    "no answer in time".to_owned()
                 } else {
-                    "the connection failed"
+                    "the connection failed".to_owned()
                 }
             )),
         };
@@ -327,16 +322,18 @@ impl Client {
     ) -> Result<Reply, (reqwest::Error, Option<u16>)> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{}", url.path(), call.path()));
-        let request = match sent {
-            Sent::Query(query) => self.http.get(url).query(query),
-            Sent::Body(body) => self
-                .http
+        let http = self.http.client().await;
+        let mut request = match sent {
+            Sent::Query(query) => http.get(url).query(query),
+            Sent::Body(body) => http
                 .post(url)
                 .header(CONTENT_TYPE, "application/json")
                 .body(body),
         };
         let sent_at = Timestamp::now();
-        let request = request.header(AUTHORIZATION, token.header());
+        for (name, value) in token.headers() {
+            request = request.header(name, value);
+        }
         let mut response = request.send().await.map_err(|error| (error, None))?;
         let status = response.status().as_u16();
         if let Some(date) = headers::date(response.headers()) {
@@ -362,13 +359,4 @@ fn censored(mut error: CallError, token: &Token) -> CallError {
         token.censored(text);
     }
     error
-}
-
-fn loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }

@@ -11,7 +11,6 @@
 //! | `error` | what a call that went wrong means |
 //! | `wire` | what is read of the replies |
 
-mod auth;
 mod book;
 mod call;
 mod client;
