@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -21,8 +21,8 @@ use super::wire::Me;
 use crate::config::DatabricksSettings;
 use crate::http::auth::{Credentials, Token};
 use crate::http::client::HttpClient;
-use crate::http::{headers, tls};
 use crate::http::pace::{Brake, Pace};
+use crate::http::{headers, tls};
 use crate::observe::metrics;
 
 /// The largest reply that is read, in bytes. Output is the largest: Databricks keeps 5 MB of a
@@ -139,6 +139,16 @@ impl Client {
     /// The host and port, for texts.
     pub(super) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The headers that let a call in, for calls that are made elsewhere. Secret ones are marked as
+    /// sensitive.
+    ///
+    /// # Errors
+    /// For a person: why there is no token.
+    pub(super) async fn headers(&self) -> Result<HeaderMap, String> {
+        let token = self.credentials.token().await?;
+        Ok(token.headers().collect())
     }
 
     /// A GET.
