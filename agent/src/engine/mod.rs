@@ -12,6 +12,7 @@
 pub mod conformance;
 pub mod databricks;
 pub mod fake;
+pub mod spark_connect;
 pub mod table;
 
 use std::fmt;
