@@ -1,8 +1,8 @@
 //! The values of a statement's named parameters: from JSON to Spark's literals.
 
-use apache_spark_connect_proto::expression::literal::LiteralType;
-use apache_spark_connect_proto::expression::{ExprType, Literal};
-use apache_spark_connect_proto::{DataType, Expression, data_type};
+use spark_connect_proto::expression::literal::LiteralType;
+use spark_connect_proto::expression::{ExprType, Literal};
+use spark_connect_proto::{DataType, Expression, data_type};
 use serde_json::Value;
 
 /// Text, booleans, numbers and null become literals of Spark's types: a whole number is an `INT`

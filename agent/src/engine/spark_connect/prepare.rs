@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use apache_spark_connect_proto::add_artifacts_request::{ArtifactChunk, SingleChunkArtifact};
-use apache_spark_connect_proto::{Expression, KeyValue, Plan, Relation, Sql, plan, relation};
+use spark_connect_proto::add_artifacts_request::{ArtifactChunk, SingleChunkArtifact};
+use spark_connect_proto::{Expression, KeyValue, Plan, Relation, Sql, plan, relation};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bytes::Bytes;

@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use apache_spark_connect_proto::spark_connect_service_client::SparkConnectServiceClient;
-use apache_spark_connect_proto::{ExecutePlanResponse, ReattachExecuteRequest};
+use spark_connect_proto::spark_connect_service_client::SparkConnectServiceClient;
+use spark_connect_proto::{ExecutePlanResponse, ReattachExecuteRequest};
 use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::client::Grpc;

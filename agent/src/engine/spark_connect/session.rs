@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use apache_spark_connect_proto::add_artifacts_request::{Batch, Payload, SingleChunkArtifact};
-use apache_spark_connect_proto::config_request::{self, Operation, operation};
-use apache_spark_connect_proto::execute_plan_request::{RequestOption, request_option};
-use apache_spark_connect_proto::get_status_request::OperationStatusRequest;
-use apache_spark_connect_proto::interrupt_request::{Interrupt, InterruptType};
-use apache_spark_connect_proto::release_execute_request::{Release, ReleaseAll};
-use apache_spark_connect_proto::{
+use spark_connect_proto::add_artifacts_request::{Batch, Payload, SingleChunkArtifact};
+use spark_connect_proto::config_request::{self, Operation, operation};
+use spark_connect_proto::execute_plan_request::{RequestOption, request_option};
+use spark_connect_proto::get_status_request::OperationStatusRequest;
+use spark_connect_proto::interrupt_request::{Interrupt, InterruptType};
+use spark_connect_proto::release_execute_request::{Release, ReleaseAll};
+use spark_connect_proto::{
     AddArtifactsRequest, ConfigRequest, ConfigResponse, ExecutePlanRequest,
     FetchErrorDetailsRequest, FetchErrorDetailsResponse, GetStatusRequest, InterruptRequest,
     KeyValue, ReattachExecuteRequest, ReattachOptions, ReleaseExecuteRequest,
@@ -19,7 +19,7 @@ use sparkferry_shared::Key;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-pub(super) use apache_spark_connect_proto::get_status_response::operation_status::OperationState;
+pub(super) use spark_connect_proto::get_status_response::operation_status::OperationState;
 
 use super::memo::{self, Memo};
 use super::server::{Answers, Call, Server, Stub};
@@ -258,20 +258,23 @@ impl Session {
         answer.map(drop)
     }
 
-    /// Ends the session. Its name can't be used again: what comes late starts nothing.
+    /// Ends the session.
     pub(super) async fn release(&self) -> Result<(), Status> {
-        let body = ReleaseSessionRequest {
-            session_id: self.id.clone(),
-            user_context: self.user(),
-            client_type: Some(CLIENT.to_owned()),
-            allow_reconnect: false,
-        };
-        let send = |mut stub: Stub, request| async move {
-            stub.release_session(request).await
-        };
-        let answer = self.server.call(Call::ReleaseSession, body, send).await;
-        answer.map(drop)
+        release(&self.server, self.id.clone()).await
     }
+}
+
+/// Ends a session. Its name can't be used again: what comes late starts nothing.
+pub(super) async fn release(server: &Server, session_id: String) -> Result<(), Status> {
+    let body = ReleaseSessionRequest {
+        session_id,
+        user_context: Some(user(&server.user_id)),
+        client_type: Some(CLIENT.to_owned()),
+        allow_reconnect: false,
+    };
+    let send = |mut stub: Stub, request| async move { stub.release_session(request).await };
+    let answer = server.call(Call::ReleaseSession, body, send).await;
+    answer.map(drop)
 }
 
 /// The user of every call.

@@ -3,7 +3,7 @@
 //! To decode a producer's plan and encode it again would lose what a newer Spark put into it, and
 //! fails on long chains of operators, which nest deeper than a decoder here goes.
 
-use apache_spark_connect_proto::{ExecutePlanRequest, ExecutePlanResponse};
+use spark_connect_proto::{ExecutePlanRequest, ExecutePlanResponse};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -68,7 +68,7 @@ impl Decoder for SpliceCodec {
 
 #[cfg(test)]
 mod tests {
-    use apache_spark_connect_proto::{Plan, Relation, Sql, plan, relation};
+    use spark_connect_proto::{Plan, Relation, Sql, plan, relation};
 
     use super::*;
 
