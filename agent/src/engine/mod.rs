@@ -14,6 +14,7 @@ pub mod databricks;
 pub mod fake;
 pub mod spark_connect;
 pub mod table;
+mod text;
 
 use std::fmt;
 use std::time::Duration;

@@ -117,9 +117,13 @@ async fn look(session: &Session, id: Uuid) -> Result<Found, Fault> {
         Ok(answers) => return Ok(Found::There(Entry::Answers(Box::new(answers)))),
         Err(status) => status,
     };
-    match error::read(&status) {
+    match error::read(&status, &server.place(Call::Reattach)) {
         Said::OperationNotFound | Said::SessionNotFound => {}
-        Said::Passing { .. } | Said::Auth(_) | Said::Unimplemented | Said::SessionChanged => {
+        Said::Passing { .. }
+        | Said::Auth(_)
+        | Said::Unclear(_)
+        | Said::Unimplemented(_)
+        | Said::SessionChanged => {
             return Err(fault(server, Call::Reattach, &status));
         }
         // What it says of the operation is heeded where it is followed.
@@ -132,7 +136,7 @@ async fn look(session: &Session, id: Uuid) -> Result<Found, Fault> {
             Ok(Found::Nothing)
         }
         Ok(Some(_)) => Ok(Found::There(Entry::Said(Said::OperationNotFound))),
-        Err(status) => match error::read(&status) {
+        Err(status) => match error::read(&status, &server.place(Call::Status)) {
             Said::SessionNotFound => Ok(Found::Nothing),
             _ => Err(fault(server, Call::Status, &status)),
         },

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sparkferry_shared::RunError;
 
+use crate::engine::text;
+
 /// The setting's name.
 pub(super) const KEY: &str = "sparkferry.run";
 
@@ -60,7 +62,7 @@ impl Memo {
     pub(super) fn end(&mut self, error: Option<&RunError>, now: Timestamp) {
         self.ended.get_or_insert(now);
         self.error = error.map(|error| RunError {
-            message: cut(&error.message),
+            message: text::head(&error.message, TEXT).to_owned(),
             trace: None,
             tasks: Vec::new(),
             ..error.clone()
@@ -80,14 +82,6 @@ impl Memo {
     pub(super) fn from_text(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
-}
-
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(TEXT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 #[cfg(test)]

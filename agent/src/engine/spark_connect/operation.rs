@@ -14,6 +14,7 @@ use spark_connect_proto::ExecutePlanResponse;
 use spark_connect_proto::execute_plan_response::ResponseType;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
+use tracing::debug;
 use uuid::Uuid;
 
 use super::board::Board;
@@ -81,6 +82,8 @@ pub(super) struct Operation<'a> {
     /// The plan, and when it was last sent, as long as nothing was answered.
     unanswered: Option<(Bytes, Option<Instant>)>,
     backoff: ExponentialBackoff,
+    /// The server said something unclear, and nothing new since.
+    unclear: bool,
 }
 
 /// What one round of answers came to.
@@ -110,6 +113,7 @@ impl<'a> Operation<'a> {
             last: None,
             unanswered: None,
             backoff: backoff(),
+            unclear: false,
         }
     }
 
@@ -150,7 +154,7 @@ impl<'a> Operation<'a> {
         let opening = self.session.execute(self.id, &plan);
         match timeout(STALLED, opening).await {
             Ok(Ok(answers)) => self.read(answers).await,
-            Ok(Err(status)) => self.failed(&status).await,
+            Ok(Err(status)) => self.failed(Call::Execute, &status).await,
             Err(_) => self.silent(Call::Execute),
         }
     }
@@ -159,7 +163,7 @@ impl<'a> Operation<'a> {
         let opening = self.session.reattach(self.id, self.last.clone());
         match timeout(STALLED, opening).await {
             Ok(Ok(answers)) => self.read(answers).await,
-            Ok(Err(status)) => self.failed(&status).await,
+            Ok(Err(status)) => self.failed(Call::Reattach, &status).await,
             Err(_) => self.silent(Call::Reattach),
         }
     }
@@ -189,8 +193,9 @@ impl<'a> Operation<'a> {
                 Ok(Err(status)) => {
                     if new {
                         self.backoff = backoff();
+                        self.unclear = false;
                     }
-                    return self.failed(&status).await;
+                    return self.failed(Call::Reattach, &status).await;
                 }
                 Err(_) => return self.silent(Call::Reattach),
             }
@@ -217,20 +222,26 @@ impl<'a> Operation<'a> {
     }
 
     /// An error instead of answers: the operation's own has its details asked for.
-    async fn failed(&mut self, status: &Status) -> Round {
-        match error::read(status) {
-            Said::Failed(mut failure) => {
-                self.board.answered();
-                if let Some(id) = error::error_id(status)
-                    && let Ok(details) = self.session.error_details(id).await
-                {
-                    failure.trace = error::details(&details).or(failure.trace);
-                }
-                Round::Fate(Fate::Failed(failure))
+    async fn failed(&mut self, call: Call, status: &Status) -> Round {
+        let place = self.session.server.place(call);
+        let mut failure = match error::read(status, &place) {
+            Said::Failed(failure) => failure,
+            // Said twice about the same, it is the operation's.
+            Said::Unclear(failure) if self.unclear => failure,
+            Said::Unclear(failure) => {
+                debug!(operation = %self.id, error = failure.message, "an unclear error; asking again");
+                self.unclear = true;
+                return Round::Silent;
             }
-            Said::Canceled(error) => Round::Fate(Fate::Canceled(error)),
-            said => Round::Said(said),
+            said => return Round::Said(said),
+        };
+        self.board.answered();
+        if let Some(id) = error::error_id(status)
+            && let Ok(details) = self.session.error_details(id).await
+        {
+            error::explain(&mut failure, &details);
         }
+        Round::Fate(Fate::Failed(failure))
     }
 
     /// What to do about anything else that the server said.
@@ -240,7 +251,7 @@ impl<'a> Operation<'a> {
                 self.pause(retry_after).await;
                 self.reattach().await
             }
-            Said::Auth(_) | Said::Unimplemented => {
+            Said::Auth(_) | Said::Unimplemented(_) | Said::Unclear(_) => {
                 self.pause(None).await;
                 self.reattach().await
             }

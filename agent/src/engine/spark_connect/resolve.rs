@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::error::{self, Said};
 use super::operation::{Fate, Hint, Operation};
+use super::server::Call;
 use super::session::{OperationState, Session};
 
 /// Between two questions about the state of an operation.
@@ -48,7 +49,8 @@ async fn by_state(operation: &Operation<'_>, said: &Said) -> Resolved {
     let state = match operation.session.status(operation.id).await {
         Ok(state) => state,
         Err(status) => {
-            return match error::read(&status) {
+            let place = operation.session.server.place(Call::Status);
+            return match error::read(&status, &place) {
                 Said::SessionClosed | Said::SessionNotFound | Said::SessionChanged => {
                     Resolved::Fate(operation.lost("the server no longer has its session"))
                 }

@@ -39,10 +39,10 @@ pub(super) fn instant(nanoseconds: i128, zoned: bool) -> Value {
 
 /// A time of day, by the nanoseconds since midnight.
 pub(super) fn of_day(nanoseconds: i64) -> Value {
-    let time = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0)
-        .checked_add(Span::new().nanoseconds(nanoseconds.clamp(0, i64::MAX - 1)));
-    match time {
-        Ok(time) if time.date() == civil::date(1970, 1, 1) => time.time().to_string().into(),
+    let midnight = civil::Date::constant(1970, 1, 1).at(0, 0, 0, 0);
+    let since = Span::new().try_nanoseconds(nanoseconds);
+    match since.and_then(|since| midnight.checked_add(since)) {
+        Ok(time) if time.date() == midnight.date() => time.time().to_string().into(),
         _ => nanoseconds.into(),
     }
 }
