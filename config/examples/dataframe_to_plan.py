@@ -1,0 +1,66 @@
+"""Turns a PySpark program into a request for Sparkferry. Needs `pip install 'pyspark[connect]'`; no server.
+
+    ferry = Ferry()
+    ferry.sql("CREATE TABLE IF NOT EXISTS t (n int)")        # a statement
+    ferry.spark.read.json("in.json").write.saveAsTable("t")  # a write: a step, where it would have run
+    ferry.rows(ferry.spark.table("t").limit(10))             # a query whose rows the result holds
+    print(ferry.request(id="load-t", connection="lake"))
+
+Steps run in the order of their recording. What needs an answer at once (df.columns, df.show()) is refused.
+"""
+
+import base64
+import json
+from pathlib import Path
+
+from pyspark.errors import utils
+from pyspark.sql import SparkSession
+from pyspark.sql.connect import proto
+
+
+def base64_of(data):
+    return base64.b64encode(data).decode()
+
+
+def no_server(*_, **__):
+    raise RuntimeError("this asks a server, and there is none while a request is written")
+
+
+class Ferry:
+    def __init__(self):
+        self.steps, self.artifacts = [], []
+        # Nothing listens there: a session meets its server with its first call, and makes none here.
+        self.spark = SparkSession.builder.remote("sc://127.0.0.1:1").create()
+        self._client = client = self.spark.client
+        client._plan_compression_threshold, client._plan_compression_algorithm = -1, "NONE"
+        utils._enable_debugging_cache = False  # else asked of the server
+        client.execute_command = self._command
+        client._execute_and_fetch = client._execute_and_fetch_as_iterator = client._analyze = client.config = no_server
+
+    def sql(self, statement, **args):
+        """A step: one statement, with values for its parameters `:name`."""
+        self.steps.append({"sql": statement, "args": args})
+
+    def rows(self, df):
+        """A step: a query, whose rows come back in the result."""
+        self._plan(df._plan.to_proto(self._client))
+
+    def artifact(self, path):
+        """A Python file that the steps' functions import."""
+        self.artifacts.append({"name": f"pyfiles/{Path(path).name}", "data": base64_of(Path(path).read_bytes())})
+
+    def request(self, conf=None, row_limit=1000, **fields):
+        """The request as JSON. `fields` are its own: id, connection, rerun_if_lost and so on."""
+        work = {"steps": self.steps, "conf": conf or {}, "artifacts": self.artifacts, "row_limit": row_limit}
+        return json.dumps({**fields, "spark_connect": work}, indent=2)
+
+    def _command(self, command, *_):
+        if command.HasField("sql_command"):
+            if not command.sql_command.input.sql.query.lstrip().lower().startswith("select"):
+                raise RuntimeError("spark.sql() is for SELECT here; a statement is a step: Ferry.sql()")
+        else:
+            self._plan(proto.Plan(command=command))
+        return None, {}, None
+
+    def _plan(self, plan):
+        self.steps.append({"plan": base64_of(plan.SerializeToString())})
