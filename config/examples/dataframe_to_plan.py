@@ -5,21 +5,16 @@
     ferry.spark.read.json("in.json").write.saveAsTable("t")  # a write: a step, where it would have run
     ferry.rows(ferry.spark.table("t").limit(10))             # a query whose rows the result holds
     print(ferry.request(id="load-t", connection="lake"))
-
 Steps run in the order of their recording. What needs an answer at once (df.columns, df.show()) is refused.
 """
 
-import base64
 import json
+from base64 import b64encode
 from pathlib import Path
 
 from pyspark.errors import utils
 from pyspark.sql import SparkSession
 from pyspark.sql.connect import proto
-
-
-def base64_of(data):
-    return base64.b64encode(data).decode()
 
 
 def no_server(*_, **__):
@@ -31,7 +26,7 @@ class Ferry:
         self.steps, self.artifacts = [], []
         # Nothing listens there: a session meets its server with its first call, and makes none here.
         self.spark = SparkSession.builder.remote("sc://127.0.0.1:1").create()
-        self._client = client = self.spark.client
+        client = self.spark.client
         client._plan_compression_threshold, client._plan_compression_algorithm = -1, "NONE"
         utils._enable_debugging_cache = False  # else asked of the server
         client.execute_command = self._command
@@ -43,11 +38,12 @@ class Ferry:
 
     def rows(self, df):
         """A step: a query, whose rows come back in the result."""
-        self._plan(df._plan.to_proto(self._client))
+        self._plan(df._plan.to_proto(self.spark.client))
 
     def artifact(self, path):
         """A Python file that the steps' functions import."""
-        self.artifacts.append({"name": f"pyfiles/{Path(path).name}", "data": base64_of(Path(path).read_bytes())})
+        data = b64encode(Path(path).read_bytes()).decode()
+        self.artifacts.append({"name": f"pyfiles/{Path(path).name}", "data": data})
 
     def request(self, conf=None, row_limit=1000, **fields):
         """The request as JSON. `fields` are its own: id, connection, rerun_if_lost and so on."""
@@ -55,12 +51,11 @@ class Ferry:
         return json.dumps({**fields, "spark_connect": work}, indent=2)
 
     def _command(self, command, *_):
-        if command.HasField("sql_command"):
-            if not command.sql_command.input.sql.query.lstrip().lower().startswith("select"):
-                raise RuntimeError("spark.sql() is for SELECT here; a statement is a step: Ferry.sql()")
-        else:
+        if not command.HasField("sql_command"):
             self._plan(proto.Plan(command=command))
+        elif not command.sql_command.input.sql.query.lstrip().lower().startswith("select"):
+            raise RuntimeError("spark.sql() is for SELECT here; a statement is a step: Ferry.sql()")
         return None, {}, None
 
     def _plan(self, plan):
-        self.steps.append({"plan": base64_of(plan.SerializeToString())})
+        self.steps.append({"plan": b64encode(plan.SerializeToString()).decode()})
