@@ -5,13 +5,12 @@
     ferry.spark.read.json("in.json").write.saveAsTable("t")  # a write: a step, where it would have run
     ferry.rows(ferry.spark.table("t").limit(10))             # a query whose rows the result holds
     print(ferry.request(id="load-t", connection="lake"))
-Steps run in the order of their recording. What needs an answer at once (df.columns, df.show()) is refused.
+What asks the server at once (df.columns, df.show()) is refused. A UDF is made with F.udf(..., useArrow=False).
 """
 
 import json
 from base64 import b64encode
 from pathlib import Path
-
 from pyspark.errors import utils
 from pyspark.sql import SparkSession
 from pyspark.sql.connect import proto
