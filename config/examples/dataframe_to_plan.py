@@ -5,7 +5,7 @@
     ferry.spark.read.json("in.json").write.saveAsTable("t")  # a write: a step, where it would have run
     ferry.rows(ferry.spark.table("t").limit(10))             # a query whose rows the result holds
     print(ferry.request(id="load-t", connection="lake"))
-What asks the server at once (df.columns, df.show()) is refused. A UDF is made with F.udf(..., useArrow=False).
+What asks a server at once (df.columns, df.show()) is refused. A UDF: F.udf(f, LongType(), useArrow=False).
 """
 
 import json
