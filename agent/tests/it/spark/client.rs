@@ -1,6 +1,6 @@
 //! The bare protocol, to judge from outside what a worker did: no re-attaching, no care.
 
-use apache_spark_connect_proto as proto;
+use spark_connect_proto as proto;
 use proto::execute_plan_response::ResponseType;
 use proto::get_status_response::operation_status::OperationState;
 use proto::spark_connect_service_client::SparkConnectServiceClient;
