@@ -2,7 +2,8 @@
 # Brings what is needed beside Rust, and leaves alone what is there already.
 #
 #   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
-#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Python with databricks-sdk, and AsyncAPI's parser
+#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Java 17, AsyncAPI's parser, and Python with
+#                        databricks-sdk, Apache Spark and Sail
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh --where cargo-deny     prints where it is
 #
@@ -89,6 +90,15 @@ rabbitmq() {
     "  docker run -d -p $BROKER_PORT:5672 rabbitmq:3"
 }
 
+# Apache Spark 4 runs on Java 17 and 21.
+java_17() {
+  local version
+  version=$({ "${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1 || true; } | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+  if [ "${version:-0}" -lt 17 ]; then
+    packages "no Java 17 (Apache Spark runs on it)" openjdk-17-jre-headless
+  fi
+}
+
 virtual_environment() {
   if [ -x "$tools/python/bin/pip" ]; then
     return
@@ -115,7 +125,7 @@ python_packages() {
   local requirements
   mapfile -t requirements < <(grep -v '^#' "$tests/python/requirements.txt")
   pip_install tests "${requirements[@]}" ||
-    fail "pip could not install ${requirements[*]}." "The tests run them against the sandbox."
+    fail "pip could not install ${requirements[*]}." "The tests run them: an SDK against the sandbox, and the servers of Spark Connect."
 }
 
 asyncapi_parser() {
@@ -164,6 +174,7 @@ case ${1:-} in
   test)
     build
     rabbitmq
+    java_17
     python_packages
     asyncapi_parser
     ;;

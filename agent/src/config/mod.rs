@@ -14,6 +14,7 @@ mod profile;
 mod reach;
 pub mod secret;
 mod shape;
+mod spark_connect;
 #[cfg(test)]
 mod tests;
 
@@ -106,6 +107,8 @@ pub enum LogFormat {
 pub enum Connection {
     /// A Databricks workspace.
     Databricks(DatabricksSettings),
+    /// A Spark Connect server.
+    SparkConnect(SparkConnectSettings),
 }
 
 impl Connection {
@@ -113,6 +116,7 @@ impl Connection {
     pub fn max_active_runs(&self) -> u32 {
         match self {
             Self::Databricks(settings) => settings.max_active_runs,
+            Self::SparkConnect(settings) => settings.max_active_runs,
         }
     }
 }
@@ -136,6 +140,21 @@ pub struct DatabricksSettings {
     pub poll_interval: (Duration, Duration),
     /// How long one call may take before it counts as failed.
     pub call_timeout: Duration,
+}
+
+/// Settings of a Spark Connect server.
+#[derive(Debug, Clone)]
+pub struct SparkConnectSettings {
+    /// The server: `http://` or, where TLS is spoken, `https://`, always with a port.
+    pub endpoint: Url,
+    /// The user that every worker presents; absent, it follows from the namespace.
+    pub user_id: Option<String>,
+    /// Headers that go with every call, by their lower-case names.
+    pub headers: Vec<(String, Secret)>,
+    /// The bearer token. Only where TLS is spoken, or on loopback.
+    pub token: Option<SecretSource>,
+    /// Runs that may be under way in this worker: the prefetch of the connection's queue.
+    pub max_active_runs: u32,
 }
 
 /// A setting is wrong. Its text tells which one, what is wrong, and what to do.

@@ -5,4 +5,6 @@ mod asyncapi;
 #[expect(dead_code, reason = "the library's own tests need more of it")]
 mod broker;
 mod cli;
+mod proxy;
+mod spark;
 mod stories;

@@ -2,7 +2,7 @@
 
 mod broker_away;
 mod drain;
-mod harness;
+pub(crate) mod harness;
 mod hold;
 mod kills;
 mod sdk;

@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The one connection of all stories.
-pub(super) const CONNECTION: &str = "prod";
+pub(crate) const CONNECTION: &str = "prod";
 /// How long anything may take on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A sandbox that serves until it is dropped.
 pub(super) struct Workspace {
@@ -90,38 +90,39 @@ impl Drop for Workspace {
 }
 
 /// A queue that belongs to one story.
-pub(super) enum Place {
+pub(crate) enum Place {
     /// RabbitMQ at this URL.
     Amqp(String),
+    /// RabbitMQ, which the workers reach by another way than the producer.
+    Proxied { worker: String, producer: String },
     /// A database in the story's folder.
     Sqlite,
 }
 
 impl Place {
     /// The RabbitMQ that all tests share.
-    pub(super) fn shared_broker() -> Self {
+    pub(crate) fn shared_broker() -> Self {
         let url = std::env::var("TEST_AMQP_URL");
         Self::Amqp(url.unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned()))
     }
 }
 
-/// A queue with names of its own, a sandbox, and a folder for the workers' files.
-pub(super) struct Story {
-    pub(super) workspace: Workspace,
-    pub(super) topology: Topology,
+/// A queue with names of its own, a folder for the workers' files, and their configuration.
+pub(crate) struct Ground {
+    pub(crate) topology: Topology,
     folder: TempDir,
     place: Place,
     configuration: PathBuf,
 }
 
-impl Story {
-    /// `hold_limit_seconds` is that of the workers.
-    pub(super) async fn new(place: Place, hold_limit_seconds: u32) -> Self {
-        let workspace = Workspace::start().await;
+impl Ground {
+    /// `hold_limit_seconds` is that of the workers, `connection` the settings of [`CONNECTION`].
+    pub(crate) fn new(place: Place, hold_limit_seconds: u32, connection: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let topology = Topology::new(format!("story-{}", Uuid::now_v7().simple()));
         let url = match &place {
             Place::Amqp(url) => url.clone(),
+            Place::Proxied { worker, .. } => worker.clone(),
             Place::Sqlite => format!("sqlite:{}", folder.path().join("queue.db").display()),
         };
         let text = format!(
@@ -135,21 +136,13 @@ listen = ""
 [log]
 level = "warn"
 [connections.{CONNECTION}]
-type = "databricks"
-host = "{}"
-auth = {{ type = "pat", token = "any" }}
-max_active_runs = 1000
-submit_per_second = 300
-poll_per_second = 100
-poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
+{connection}
 "#,
             topology.namespace(),
-            workspace.host,
         );
         let configuration = folder.path().join("agent.toml");
         fs::write(&configuration, text).expect("our own folder");
         Self {
-            workspace,
             topology,
             folder,
             place,
@@ -158,7 +151,7 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
     }
 
     /// Starts a worker process. It is killed when it is dropped.
-    pub(super) fn worker(&self) -> Child {
+    pub(crate) fn worker(&self) -> Child {
         let log = self.folder.path().join("workers.log");
         let log = OpenOptions::new().create(true).append(true).open(log);
         let log = log.expect("our own folder");
@@ -176,9 +169,10 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
             .expect("our own program")
     }
 
-    pub(super) async fn producer(&self) -> Box<dyn Producer> {
+    /// A producer, connected.
+    pub(crate) async fn producer(&self) -> Box<dyn Producer> {
         match &self.place {
-            Place::Amqp(url) => {
+            Place::Amqp(url) | Place::Proxied { producer: url, .. } => {
                 let url = url.clone().into();
                 let connected = AmqpProducer::connect(&url, &self.topology, true).await;
                 Box::new(connected.expect("the broker is there"))
@@ -189,17 +183,21 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
             }
         }
     }
+}
 
-    /// Submits everything, once there is somebody to hear what becomes of it.
-    pub(super) async fn submit(&self, work: &[Work]) -> (Box<dyn Producer>, Receiver<News>) {
+impl Ground {
+    /// Submits requests with these ids, once there is somebody to hear what becomes of them.
+    pub(crate) async fn submit(
+        &self,
+        requests: Vec<(Id, Vec<u8>)>,
+    ) -> (Box<dyn Producer>, Receiver<News>) {
         let producer = self.producer().await;
-        let ids = work.iter().map(|work| work.id.clone()).collect();
+        let ids = requests.iter().map(|(id, _)| id.clone()).collect();
         let news = producer.listen(Listen::Mine(ids)).await;
         let news = news.expect("the queue is there");
         let sending = async {
-            for work in work {
-                let body = work.body().into();
-                let sent = producer.submit(CONNECTION, &work.id, body).await;
+            for (id, body) in requests {
+                let sent = producer.submit(CONNECTION, &id, body.into()).await;
                 sent.expect("the queue takes it");
             }
         };
@@ -209,7 +207,7 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
     }
 }
 
-impl Drop for Story {
+impl Drop for Ground {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = fs::read_to_string(self.folder.path().join("workers.log"));
@@ -217,7 +215,7 @@ impl Drop for Story {
             let last: Vec<&str> = log.lines().rev().take(30).collect();
             eprintln!("the workers' last lines, newest first: {last:#?}");
         }
-        if let Place::Amqp(url) = &self.place {
+        if let Place::Amqp(url) | Place::Proxied { producer: url, .. } = &self.place {
             let (url, topology) = (url.clone(), self.topology.clone());
             let cleaning = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Runtime::new().expect("threads");
@@ -225,6 +223,49 @@ impl Drop for Story {
             });
             let _ = cleaning.join();
         }
+    }
+}
+
+/// A ground and a sandbox.
+pub(super) struct Story {
+    pub(super) workspace: Workspace,
+    pub(super) topology: Topology,
+    ground: Ground,
+}
+
+impl Story {
+    /// `hold_limit_seconds` is that of the workers.
+    pub(super) async fn new(place: Place, hold_limit_seconds: u32) -> Self {
+        let workspace = Workspace::start().await;
+        let connection = format!(
+            r#"
+type = "databricks"
+host = "{}"
+auth = {{ type = "pat", token = "any" }}
+max_active_runs = 1000
+submit_per_second = 300
+poll_per_second = 100
+poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
+"#,
+            workspace.host,
+        );
+        let ground = Ground::new(place, hold_limit_seconds, &connection);
+        Self {
+            workspace,
+            topology: ground.topology.clone(),
+            ground,
+        }
+    }
+
+    /// Starts a worker process. It is killed when it is dropped.
+    pub(super) fn worker(&self) -> Child {
+        self.ground.worker()
+    }
+
+    /// Submits everything, once there is somebody to hear what becomes of it.
+    pub(super) async fn submit(&self, work: &[Work]) -> (Box<dyn Producer>, Receiver<News>) {
+        let requests = work.iter().map(|work| (work.id.clone(), work.body()));
+        self.ground.submit(requests.collect()).await
     }
 }
 
@@ -297,14 +338,14 @@ impl Work {
 
 /// What a producer has heard so far.
 #[derive(Default)]
-pub(super) struct Heard {
-    pub(super) results: BTreeMap<Id, RunResult>,
-    pub(super) events: Vec<(Id, EventType)>,
+pub(crate) struct Heard {
+    pub(crate) results: BTreeMap<Id, RunResult>,
+    pub(crate) events: Vec<(Id, EventType)>,
 }
 
 impl Heard {
     /// Listens until there are so many distinct results. A result that comes twice is the same.
-    pub(super) async fn listen(&mut self, news: &mut Receiver<News>, wanted: usize) {
+    pub(crate) async fn listen(&mut self, news: &mut Receiver<News>, wanted: usize) {
         while self.results.len() < wanted {
             let heard = timeout(PATIENCE, news.recv()).await;
             let heard = heard.unwrap_or_else(|_| {
