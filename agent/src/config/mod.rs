@@ -7,6 +7,7 @@ mod address;
 mod ambient;
 mod auth;
 mod check;
+mod compute;
 mod databricks;
 mod file;
 mod load;
@@ -153,8 +154,28 @@ pub struct SparkConnectSettings {
     pub headers: Vec<(String, Secret)>,
     /// The bearer token. Only where TLS is spoken, or on loopback.
     pub token: Option<SecretSource>,
+    /// Where the server is compute of a Databricks workspace. The token is then the workspace's.
+    pub compute: Option<ComputeSettings>,
     /// Runs that may be under way in this worker: the prefetch of the connection's queue.
     pub max_active_runs: u32,
+}
+
+/// Compute of a Databricks workspace that speaks Spark Connect.
+#[derive(Debug, Clone)]
+pub struct ComputeSettings {
+    /// The workspace: where clusters are looked up and started, and what lets us in.
+    pub workspace: DatabricksSettings,
+    /// Which compute.
+    pub compute: Compute,
+}
+
+/// Which compute of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compute {
+    /// The cluster of this id. If it is down, it is started.
+    Cluster(String),
+    /// Serverless compute, which is always there.
+    Serverless,
 }
 
 /// A setting is wrong. Its text tells which one, what is wrong, and what to do.

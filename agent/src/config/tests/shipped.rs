@@ -52,12 +52,18 @@ fn the_shipped_file_says_what_the_defaults_are() {
         "token",
         "token_file",
     ];
+    // Of a Spark Connect server that is a cluster of a workspace.
+    let elsewhere = ["host", "auth", "cluster_id", "serverless"];
+    let mut section = String::new();
     let all: String = shipped_with_all()
         .lines()
         .filter(|line| {
-            !without
-                .iter()
-                .any(|key| line.starts_with(&format!("{key} =")))
+            if line.starts_with('[') {
+                section = (*line).to_owned();
+            }
+            let sets = |key: &&str| line.starts_with(&format!("{key} ="));
+            let lake = section == "[connections.lake]" && elsewhere.iter().any(|key| sets(key));
+            !lake && !without.iter().any(|key| sets(key))
         })
         .flat_map(|line| [line, "\n"])
         .collect();
@@ -138,6 +144,10 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         ("log", fields::<LogFile>()),
         ("connections", ["lake".to_owned(), "prod".to_owned()].into()),
         ("connections.lake", tagged(fields::<SparkConnectFile>())),
+        (
+            "connections.lake.auth",
+            ["token_file".to_owned(), "type".to_owned()].into(),
+        ),
         ("connections.prod", tagged(fields::<DatabricksFile>())),
         ("connections.prod.auth", tagged(fields::<PatFile>())),
         (

@@ -92,6 +92,7 @@ mod tests {
             user_id: None,
             headers: vec![("x-place".to_owned(), "harbour".to_owned().into())],
             token: None,
+            compute: None,
             max_active_runs: 1,
         }
     }
