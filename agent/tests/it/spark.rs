@@ -4,4 +4,5 @@
 //! stories of one test, and there is one at a time on this machine.
 
 mod client;
+mod conformance;
 mod servers;
