@@ -17,11 +17,10 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::call::Call;
-use super::client::{Client, ClientError};
+use super::client::Client;
 use super::error::CallError;
 use super::libraries::{Libraries, Standing};
 use super::text;
-use crate::config::DatabricksSettings;
 use crate::engine::Fault;
 
 /// How long a cluster is awaited. A cold start takes 5 to 10 minutes, and more where machines are
@@ -87,28 +86,18 @@ enum Found {
 }
 
 impl Cluster {
-    /// Calls nothing yet. `connection` is the connection's name, for metrics.
-    ///
-    /// # Errors
-    /// Where the HTTP client can't be made.
-    pub(in crate::engine) fn new(
-        connection: &str,
-        workspace: &DatabricksSettings,
-        cluster_id: &str,
-    ) -> Result<Self, ClientError> {
-        Ok(Self {
-            client: Client::new(connection, workspace)?,
+    /// Looks every `interval` at a cluster that is not ready.
+    pub(in crate::engine) fn new(client: Client, cluster_id: &str, interval: Duration) -> Self {
+        Self {
+            client,
             cluster_id: cluster_id.to_owned(),
-            interval: workspace.poll_interval.0,
+            interval,
             looking: Semaphore::new(1),
             seen: Mutex::default(),
-        })
+        }
     }
 
-    /// The headers that let a call in: its token, renewed in time.
-    ///
-    /// # Errors
-    /// For a person: why there is no token.
+    /// The headers that let a call in; see [`Client::headers`].
     pub(in crate::engine) async fn headers(&self) -> Result<HeaderMap, String> {
         self.client.headers().await
     }

@@ -40,7 +40,6 @@ use sparkferry_shared::OnFailure;
 use tracing::debug;
 
 use self::book::Book;
-use self::client::Client;
 use self::known::Known;
 use self::run::{DatabricksRun, Origin};
 use self::starts::JobNames;
@@ -49,6 +48,7 @@ use super::{Attached, Engine, Fault, Start, text};
 use crate::config::DatabricksSettings;
 
 pub use client::ClientError;
+pub(in crate::engine) use client::Client;
 pub(in crate::engine) use cluster::Cluster;
 
 /// A Databricks workspace. Its watch ends when the engine and all its runs are dropped.

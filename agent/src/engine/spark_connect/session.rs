@@ -110,7 +110,7 @@ impl Session {
             client_type: Some(CLIENT.to_owned()),
         };
         let send = |mut stub: Stub, request| async move { stub.config(request).await };
-        let answer = self.server.call(Call::Config, body, send).await?;
+        let answer = self.server.call(Call::Config, &self.id, body, send).await?;
         self.observe(&answer.server_side_session_id);
         Ok(answer)
     }
@@ -132,7 +132,7 @@ impl Session {
         let send = |mut stub: Stub, request| async move {
             stub.add_artifacts(request).await
         };
-        let answer = self.server.call(call, messages, send).await?;
+        let answer = self.server.call(call, &self.id, messages, send).await?;
         self.observe(&answer.server_side_session_id);
         let broken = answer.artifacts.iter().find(|file| !file.is_crc_successful);
         match broken {
@@ -161,7 +161,7 @@ impl Session {
             }],
             tags: Vec::new(),
         };
-        self.server.execute(spliced(&request, plan)).await
+        self.server.execute(&self.id, spliced(&request, plan)).await
     }
 
     /// Asks for the answers of an operation after the last one seen, or from the first on. Whoever
@@ -179,7 +179,7 @@ impl Session {
             client_type: Some(CLIENT.to_owned()),
             last_response_id,
         };
-        self.server.reattach(body).await
+        self.server.reattach(&self.id, body).await
     }
 
     /// The state of an operation; `None` where the server has no such call.
@@ -197,7 +197,7 @@ impl Session {
         };
         let send =
             |mut stub: Stub, request| async move { stub.get_status(request).await };
-        match self.server.call(Call::Status, body, send).await {
+        match self.server.call(Call::Status, &self.id, body, send).await {
             Ok(answer) => {
                 let state = answer.operation_statuses.first().map(|status| status.state());
                 Ok(Some(state.unwrap_or(OperationState::Unknown)))
@@ -219,7 +219,7 @@ impl Session {
         };
         let send =
             |mut stub: Stub, request| async move { stub.interrupt(request).await };
-        let answer = self.server.call(Call::Interrupt, body, send).await?;
+        let answer = self.server.call(Call::Interrupt, &self.id, body, send).await?;
         Ok(!answer.interrupted_ids.is_empty())
     }
 
@@ -238,7 +238,7 @@ impl Session {
         let send = |mut stub: Stub, request| async move {
             stub.fetch_error_details(request).await
         };
-        self.server.call(Call::ErrorDetails, body, send).await
+        self.server.call(Call::ErrorDetails, &self.id, body, send).await
     }
 
     /// Has the server forget the answers of an operation. Its state is still known afterwards.
@@ -254,7 +254,7 @@ impl Session {
         let send = |mut stub: Stub, request| async move {
             stub.release_execute(request).await
         };
-        let answer = self.server.call(Call::ReleaseExecute, body, send).await;
+        let answer = self.server.call(Call::ReleaseExecute, &self.id, body, send).await;
         answer.map(drop)
     }
 
@@ -267,13 +267,13 @@ impl Session {
 /// Ends a session. Its name can't be used again: what comes late starts nothing.
 pub(super) async fn release(server: &Server, session_id: String) -> Result<(), Status> {
     let body = ReleaseSessionRequest {
-        session_id,
+        session_id: session_id.clone(),
         user_context: Some(user(&server.user_id)),
         client_type: Some(CLIENT.to_owned()),
         allow_reconnect: false,
     };
     let send = |mut stub: Stub, request| async move { stub.release_session(request).await };
-    let answer = server.call(Call::ReleaseSession, body, send).await;
+    let answer = server.call(Call::ReleaseSession, &session_id, body, send).await;
     answer.map(drop)
 }
 

@@ -1,6 +1,6 @@
 //! The cluster of a Spark Connect connection.
 
-use super::super::cluster::Cluster;
+use super::super::{Client, Cluster};
 use super::*;
 
 /// A cluster that needs so long to start; it is up.
@@ -19,7 +19,9 @@ async fn stop(ground: &Ground) {
 impl Ground {
     /// The cluster, as another worker sees it.
     fn cluster(&self) -> Cluster {
-        Cluster::new("lake", &self.settings(), "c1").unwrap()
+        let settings = self.settings();
+        let client = Client::new("lake", &settings).unwrap();
+        Cluster::new(client, "c1", settings.poll_interval.0)
     }
 }
 
