@@ -1,5 +1,6 @@
 //! What people write, and what comes of it.
 
+mod auth;
 mod environment;
 mod errors;
 mod shipped;

@@ -3,6 +3,7 @@
 mod clusters;
 mod conforms;
 mod faults;
+mod reach;
 mod repairs;
 mod runs;
 mod watching;
