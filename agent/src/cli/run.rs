@@ -49,7 +49,7 @@ pub(crate) async fn run(_: &RunArgs, loaded: Loaded) -> Result<Exit, Problem> {
     let queue = open_queue(settings, &connections).await?;
     let mut engines = BTreeMap::new();
     for (name, connection) in &settings.connections {
-        let engine = table::open(name, connection)
+        let engine = table::open(name, connection, settings)
             .map_err(|e| Problem::configuration(format!("connections.{name}: {e}")))?;
         engines.insert(name.clone(), (connection.max_active_runs(), engine));
     }

@@ -11,6 +11,7 @@ use super::databricks::databricks;
 use super::file::{File, QueueFile};
 use super::secret::{Secret, SecretSource};
 use super::shape::read;
+use super::spark_connect::spark_connect;
 use super::{
     ConfigError, Connection, LogFormat, LogSettings, QueuePlace, QueueSettings, Settings,
     WorkerSettings,
@@ -31,7 +32,10 @@ pub(super) fn check(file: File, variables: &Variables) -> Result<Settings, Confi
             "databricks" => {
                 Connection::Databricks(databricks(&path, read(&path, rest)?, variables)?)
             }
-            other => return Err(unknown_type(&path, other, "databricks")),
+            "spark_connect" => {
+                Connection::SparkConnect(spark_connect(&path, read(&path, rest)?, variables)?)
+            }
+            other => return Err(unknown_type(&path, other, "databricks, spark_connect")),
         };
         connections.insert(connection, checked);
     }

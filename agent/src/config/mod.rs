@@ -9,6 +9,7 @@ mod file;
 mod load;
 pub mod secret;
 mod shape;
+mod spark_connect;
 #[cfg(test)]
 mod tests;
 
@@ -98,6 +99,8 @@ pub enum LogFormat {
 pub enum Connection {
     /// A Databricks workspace.
     Databricks(DatabricksSettings),
+    /// A Spark Connect server.
+    SparkConnect(SparkConnectSettings),
 }
 
 impl Connection {
@@ -105,6 +108,7 @@ impl Connection {
     pub fn max_active_runs(&self) -> u32 {
         match self {
             Self::Databricks(settings) => settings.max_active_runs,
+            Self::SparkConnect(settings) => settings.max_active_runs,
         }
     }
 }
@@ -133,6 +137,21 @@ pub struct DatabricksSettings {
 pub enum Auth {
     /// A personal access token.
     Pat(SecretSource),
+}
+
+/// Settings of a Spark Connect server.
+#[derive(Debug, Clone)]
+pub struct SparkConnectSettings {
+    /// The server: `http://` or, where TLS is spoken, `https://`, always with a port.
+    pub endpoint: Url,
+    /// The user that every worker presents; absent, it follows from the namespace.
+    pub user_id: Option<String>,
+    /// Headers that go with every call, by their lower-case names.
+    pub headers: Vec<(String, Secret)>,
+    /// The bearer token. Only where TLS is spoken, or on loopback.
+    pub token: Option<SecretSource>,
+    /// Runs that may be under way in this worker: the prefetch of the connection's queue.
+    pub max_active_runs: u32,
 }
 
 /// A setting is wrong. Its text tells which one, what is wrong, and what to do.

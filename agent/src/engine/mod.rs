@@ -12,7 +12,9 @@
 pub mod conformance;
 pub mod databricks;
 pub mod fake;
+pub mod spark_connect;
 pub mod table;
+mod text;
 
 use std::fmt;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 mod environment;
 mod errors;
 mod shipped;
+mod spark_connect;
 
 use std::collections::HashMap;
 
@@ -47,8 +48,10 @@ fn fails(text: &str, variables: &[(&str, &str)], words: &[&str]) -> String {
 }
 
 fn prod(settings: &Settings) -> &DatabricksSettings {
-    let Connection::Databricks(settings) = &settings.connections["prod"];
-    settings
+    match &settings.connections["prod"] {
+        Connection::Databricks(settings) => settings,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn token(settings: &Settings) -> String {

@@ -9,7 +9,14 @@ use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use super::super::file::{
     DatabricksFile, File, HttpFile, IntervalFile, LogFile, PatFile, QueueFile, WorkerFile,
 };
+use super::super::spark_connect::SparkConnectFile;
 use super::{PROD, load_text};
+
+const LAKE: &str = r#"
+[connections.lake]
+type = "spark_connect"
+url = "sc://127.0.0.1:15002"
+"#;
 
 fn shipped() -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/agent.toml");
@@ -37,7 +44,14 @@ fn shown(text: &str) -> String {
 fn the_shipped_file_says_what_the_defaults_are() {
     assert_eq!(shown(&shipped()), shown(""));
 
-    let without = ["url_file", "auth.token_file", "default_connection", "name"];
+    let without = [
+        "url_file",
+        "auth.token_file",
+        "default_connection",
+        "name",
+        "token",
+        "token_file",
+    ];
     let all: String = shipped_with_all()
         .lines()
         .filter(|line| {
@@ -47,7 +61,7 @@ fn the_shipped_file_says_what_the_defaults_are() {
         })
         .flat_map(|line| [line, "\n"])
         .collect();
-    assert_eq!(shown(&all), shown(PROD));
+    assert_eq!(shown(&all), shown(&format!("{PROD}{LAKE}")));
 }
 
 /// The names of a struct's fields, asked of the struct itself.
@@ -122,7 +136,8 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         ("worker", fields::<WorkerFile>()),
         ("http", fields::<HttpFile>()),
         ("log", fields::<LogFile>()),
-        ("connections", ["prod".to_owned()].into()),
+        ("connections", ["lake".to_owned(), "prod".to_owned()].into()),
+        ("connections.lake", tagged(fields::<SparkConnectFile>())),
         ("connections.prod", tagged(fields::<DatabricksFile>())),
         ("connections.prod.auth", tagged(fields::<PatFile>())),
         (

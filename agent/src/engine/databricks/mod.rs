@@ -28,7 +28,6 @@ mod starts;
 mod state;
 #[cfg(test)]
 mod tests;
-mod text;
 mod watch;
 mod wire;
 
@@ -44,7 +43,7 @@ use self::known::Known;
 use self::run::{DatabricksRun, Origin};
 use self::starts::JobNames;
 use self::watch::Watch;
-use super::{Attached, Engine, Fault, Start};
+use super::{Attached, Engine, Fault, Start, text};
 use crate::config::DatabricksSettings;
 
 pub use client::ClientError;
