@@ -111,7 +111,9 @@ async fn look(session: &Session, id: Uuid) -> Result<Found, Fault> {
     let asking = session.reattach(id, None);
     let answer = timeout(ANSWERED, asking).await.unwrap_or_else(|_| {
         let seconds = ANSWERED.as_secs();
-        Err(Status::deadline_exceeded(format!("no answer within {seconds} s")))
+        Err(Status::deadline_exceeded(format!(
+            "no answer within {seconds} s"
+        )))
     });
     let status = match answer {
         Ok(answers) => return Ok(Found::There(Entry::Answers(Box::new(answers)))),
@@ -144,11 +146,7 @@ async fn look(session: &Session, id: Uuid) -> Result<Found, Fault> {
 }
 
 /// Makes the session ready for the first operation. All of it may be done again.
-async fn begin(
-    session: &Session,
-    prepared: &Prepared,
-    memo: Option<Memo>,
-) -> Result<Memo, Fault> {
+async fn begin(session: &Session, prepared: &Prepared, memo: Option<Memo>) -> Result<Memo, Fault> {
     let failed = |call| move |status: Status| fault(&session.server, call, &status);
     if !prepared.conf.is_empty() {
         let set = session.set(prepared.conf.clone()).await;

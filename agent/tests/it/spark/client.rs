@@ -4,6 +4,7 @@ use proto::execute_plan_response::ResponseType;
 use proto::get_status_response::operation_status::OperationState;
 use proto::spark_connect_service_client::SparkConnectServiceClient;
 use spark_connect_proto as proto;
+use sparkferry_shared::Key;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
@@ -55,7 +56,7 @@ impl BareClient {
     pub(super) async fn state(
         &mut self,
         user_id: &str,
-        session: Uuid,
+        session: Key,
         operation: Uuid,
     ) -> Option<OperationState> {
         let request = proto::GetStatusRequest {

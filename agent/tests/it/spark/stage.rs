@@ -6,10 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use spark_connect_proto::get_status_response::operation_status::OperationState;
 use sparkferry_agent::queue::{News, Producer};
-use sparkferry_shared::{Id, Names, RunResult};
+use sparkferry_shared::{Id, Key, Names, RunResult};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{interval, timeout};
-use uuid::Uuid;
 
 use super::client::BareClient;
 use crate::stories::harness::{CONNECTION, Ground, Heard, PATIENCE, Place};
@@ -55,7 +54,7 @@ impl Stage {
     }
 
     /// The computed name of a request's first attempt.
-    pub(super) fn key(&self, id: &str) -> Uuid {
+    pub(super) fn key(&self, id: &str) -> Key {
         Names::new(self.ground.topology.namespace(), CONNECTION, id).key(1)
     }
 
