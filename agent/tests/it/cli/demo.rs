@@ -5,7 +5,7 @@ use std::fs;
 use super::{Place, Ran};
 
 /// Made by `agent/tests/prepare.sh test`.
-const PYTHON: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/python");
+const SAIL: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/sail");
 
 /// The demo comes out well and leaves nothing behind. Returns what it printed.
 fn shown(arguments: &[&str]) -> Ran {
@@ -45,7 +45,7 @@ fn the_demo_comes_out_as_expected_and_leaves_nothing_behind() {
 
 #[test]
 fn with_a_spark_connect_server_the_demo_runs_statements() {
-    let ran = shown(&["--spark", PYTHON]);
+    let ran = shown(&["--spark", SAIL]);
     for told in ["bin/sail", "spark-steps", "spark-error", "job-by-name"] {
         assert!(ran.out.contains(told), "{told} is not told: {ran:?}");
     }

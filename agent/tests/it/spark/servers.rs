@@ -18,6 +18,8 @@ use super::client::BareClient;
 
 /// Made by `agent/tests/prepare.sh test`.
 pub(super) const PYTHON: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/python");
+/// Made by `agent/tests/prepare.sh test`.
+const SAIL: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/sail/bin/sail");
 /// Held by whoever runs an Apache Spark, of all test processes of this folder.
 const TURN: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/apache-spark.lock");
 /// How long a server may take to answer its first statement on a busy machine.
@@ -139,7 +141,7 @@ impl SparkServer {
             Kind::Apache => self.apache_command(&mut command),
             Kind::Sail => {
                 let port = self.port.to_string();
-                command.arg(Path::new(PYTHON).join("bin/sail"));
+                command.arg(SAIL);
                 command.args(["spark", "server", "--ip", "127.0.0.1", "--port", &port]);
             }
         }
