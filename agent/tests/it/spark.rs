@@ -5,6 +5,7 @@
 
 mod cancel;
 mod client;
+mod conformance;
 mod lost;
 mod producers;
 mod sail;

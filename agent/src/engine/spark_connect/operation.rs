@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
+use sparkferry_shared::{ErrorClass, RunError};
 use spark_connect_proto::ExecutePlanResponse;
 use spark_connect_proto::execute_plan_response::ResponseType;
-use sparkferry_shared::{ErrorClass, RunError};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 use tracing::debug;
@@ -225,7 +225,11 @@ impl<'a> Operation<'a> {
     async fn failed(&mut self, call: Call, status: &Status) -> Round {
         let place = self.session.server.place(call);
         let mut failure = match error::read(status, &place) {
-            Said::Failed(failure) => failure,
+            // A server without error classes may say less now than to who saw it first.
+            Said::Failed(failure) => match &self.hint {
+                Hint::Failed(seen) if failure.code.is_none() => seen.clone(),
+                _ => failure,
+            },
             // Said twice about the same, it is the operation's.
             Said::Unclear(failure) if self.unclear => failure,
             Said::Unclear(failure) => {

@@ -72,6 +72,16 @@ impl BareClient {
         let status = reply.operation_statuses.first()?;
         Some(status.state())
     }
+
+    /// Ends somebody's session, and with it all that the server knows of its operations.
+    pub(super) async fn release(&mut self, user_id: &str, session: Uuid) -> Result<(), Status> {
+        let request = proto::ReleaseSessionRequest {
+            session_id: session.to_string(),
+            user_context: Some(user(user_id)),
+            ..proto::ReleaseSessionRequest::default()
+        };
+        self.stub.release_session(request).await.map(drop)
+    }
 }
 
 fn user(id: &str) -> proto::UserContext {
