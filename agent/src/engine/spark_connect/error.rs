@@ -102,6 +102,10 @@ pub(super) fn read(status: &Status, place: &str) -> Said {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => {
             passing(ErrorClass::Infrastructure)
         }
+        // What Spark Connect says of itself, such as of an operation that is about to begin.
+        _ if class.is_some_and(|class| class.starts_with("SPARK_CONNECT_ILLEGAL_STATE")) => {
+            passing(ErrorClass::Infrastructure)
+        }
         _ if stopping(status.message()) || details.retry_after().is_some() => {
             passing(ErrorClass::Infrastructure)
         }
@@ -150,8 +154,9 @@ fn by_class(class: &str) -> Option<Said> {
 
 /// Sail has no error classes; these are its words.
 fn by_text(message: &str) -> Option<Said> {
-    let message = message
-        .strip_prefix("invalid argument: ")
+    let message = ["invalid argument: ", "internal error: "]
+        .into_iter()
+        .find_map(|kind| message.strip_prefix(kind))
         .unwrap_or(message);
     if message.starts_with("operation not found: ") {
         Some(Said::OperationNotFound)

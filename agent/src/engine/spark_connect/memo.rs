@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sparkferry_shared::RunError;
+use uuid::Uuid;
 
 use crate::engine::text;
 
@@ -26,6 +27,9 @@ const TEXT: usize = 2048;
 /// The memo.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Memo {
+    /// Who is to begin the run: the worker that wrote this last. A server that is told of one
+    /// operation by two workers within the same few milliseconds can lose it.
+    pub(super) claim: Uuid,
     /// When the run began, by the clock of the worker that began it.
     pub(super) began: Timestamp,
     /// When this was written; the next step was begun later.
@@ -44,6 +48,7 @@ impl Memo {
     /// A run that is about to begin.
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
+            claim: Uuid::now_v7(),
             began: now,
             at: now,
             done: 0,

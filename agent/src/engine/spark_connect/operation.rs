@@ -225,7 +225,11 @@ impl<'a> Operation<'a> {
     async fn failed(&mut self, call: Call, status: &Status) -> Round {
         let place = self.session.server.place(call);
         let mut failure = match error::read(status, &place) {
-            Said::Failed(failure) => failure,
+            // A server without error classes may say less now than to who saw it first.
+            Said::Failed(failure) => match &self.hint {
+                Hint::Failed(seen) if failure.code.is_none() => seen.clone(),
+                _ => failure,
+            },
             // Said twice about the same, it is the operation's.
             Said::Unclear(failure) if self.unclear => failure,
             Said::Unclear(failure) => {

@@ -81,10 +81,10 @@ async fn by_state(operation: &Operation<'_>, said: &Said) -> Resolved {
             ErrorClass::User,
             "the operation failed; the server no longer keeps what it said",
         )),
-        Some(OperationState::Cancelled) if abandoned && !canceled => {
-            operation.lost("the server cancelled it, for nobody attended it")
+        Some(OperationState::Cancelled) if canceled => Fate::Canceled(interrupted()),
+        Some(OperationState::Cancelled) => {
+            operation.lost("the server cancelled it unasked, as it does with what nobody attends")
         }
-        Some(OperationState::Cancelled) => Fate::Canceled(interrupted()),
     })
 }
 

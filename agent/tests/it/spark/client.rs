@@ -1,9 +1,10 @@
 //! The bare protocol, to judge from outside what a worker did: no re-attaching, no care.
 
-use spark_connect_proto as proto;
 use proto::execute_plan_response::ResponseType;
 use proto::get_status_response::operation_status::OperationState;
 use proto::spark_connect_service_client::SparkConnectServiceClient;
+use spark_connect_proto as proto;
+use sparkferry_shared::Key;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
@@ -51,21 +52,25 @@ impl BareClient {
         Ok(rows)
     }
 
-    /// The states of all operations of somebody's session.
-    pub(super) async fn states(
+    /// The state of somebody's operation, as far as the server knows it.
+    pub(super) async fn state(
         &mut self,
         user_id: &str,
-        session: Uuid,
-    ) -> Result<Vec<OperationState>, Status> {
+        session: Key,
+        operation: Uuid,
+    ) -> Option<OperationState> {
         let request = proto::GetStatusRequest {
             session_id: session.to_string(),
             user_context: Some(user(user_id)),
-            operation_status: Some(proto::get_status_request::OperationStatusRequest::default()),
+            operation_status: Some(proto::get_status_request::OperationStatusRequest {
+                operation_ids: vec![operation.to_string()],
+                ..Default::default()
+            }),
             ..proto::GetStatusRequest::default()
         };
-        let reply = self.stub.get_status(request).await?.into_inner();
-        let states = reply.operation_statuses.iter();
-        Ok(states.map(proto::get_status_response::OperationStatus::state).collect())
+        let reply = self.stub.get_status(request).await.ok()?.into_inner();
+        let status = reply.operation_statuses.first()?;
+        Some(status.state())
     }
 
     /// Ends somebody's session, and with it all that the server knows of its operations.

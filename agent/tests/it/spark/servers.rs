@@ -17,7 +17,9 @@ use tokio::time::{interval, timeout};
 use super::client::BareClient;
 
 /// Made by `agent/tests/prepare.sh test`.
-const PYTHON: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/python");
+pub(super) const PYTHON: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/python");
+/// Made by `agent/tests/prepare.sh test`.
+const SAIL: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/sail/bin/sail");
 /// Held by whoever runs an Apache Spark, of all test processes of this folder.
 const TURN: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/apache-spark.lock");
 /// How long a server may take to answer its first statement on a busy machine.
@@ -121,17 +123,15 @@ impl SparkServer {
             .expect("sh is there");
         self.running = Some(child);
         let mut looks = interval(Duration::from_millis(100));
+        let mut answer = None;
         let starting = async {
-            loop {
+            while !matches!(answer, Some(Ok(1))) {
                 looks.tick().await;
-                if self.client().rows("SELECT 1").await.is_ok_and(|rows| rows == 1) {
-                    return;
-                }
+                answer = Some(self.client().rows("SELECT 1").await);
             }
         };
-        if timeout(STARTUP, starting).await.is_err() {
-            panic!("the server did not start: {}", self.last_lines());
-        }
+        let started = timeout(STARTUP, starting).await;
+        assert!(started.is_ok(), "no statement works: {answer:?}");
     }
 
     fn command(&self) -> Command {
@@ -141,7 +141,7 @@ impl SparkServer {
             Kind::Apache => self.apache_command(&mut command),
             Kind::Sail => {
                 let port = self.port.to_string();
-                command.arg(Path::new(PYTHON).join("bin/sail"));
+                command.arg(SAIL);
                 command.args(["spark", "server", "--ip", "127.0.0.1", "--port", &port]);
             }
         }

@@ -156,17 +156,24 @@ level = "warn"
         let log = OpenOptions::new().create(true).append(true).open(log);
         let log = log.expect("our own folder");
         let copy = log.try_clone().expect("a file");
-        Command::new(env!("CARGO_BIN_EXE_sparkferry"))
-            .args(["run", "--config"])
+        self.command("run")
+            .stdout(log)
+            .stderr(copy)
+            .spawn()
+            .expect("our own program")
+    }
+
+    /// The program, with the workers' configuration. It is killed when it is dropped.
+    pub(crate) fn command(&self, command: &str) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_sparkferry"));
+        program
+            .args([command, "--config"])
             .arg(&self.configuration)
             .current_dir(self.folder.path())
             .env_clear()
             .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(copy)
-            .kill_on_drop(true)
-            .spawn()
-            .expect("our own program")
+            .kill_on_drop(true);
+        program
     }
 
     /// A producer, connected.
