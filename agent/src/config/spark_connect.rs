@@ -58,7 +58,12 @@ pub(super) fn spark_connect(
         cluster_id: file.cluster_id,
         serverless: file.serverless,
     };
-    let compute = compute(path, file, address.as_ref().map(|it| &it.endpoint), variables)?;
+    let compute = compute(
+        path,
+        file,
+        address.as_ref().map(|it| &it.endpoint),
+        variables,
+    )?;
     if let Some(compute) = &compute {
         let address = address.get_or_insert_with(|| Address::of_workspace(compute));
         if own.is_some() || address.token.is_some() {
@@ -74,7 +79,10 @@ pub(super) fn spark_connect(
         }
     }
     let address = address.ok_or_else(|| {
-        value(at("url"), "is needed, such as sc://127.0.0.1:15002 (or host and cluster_id)")
+        value(
+            at("url"),
+            "is needed, such as sc://127.0.0.1:15002 (or host and cluster_id)",
+        )
     })?;
     if own.is_some() && address.token.is_some() {
         return Err(value(

@@ -5,6 +5,7 @@
 
 mod cancel;
 mod client;
+mod cluster;
 mod conformance;
 mod lost;
 mod producers;

@@ -52,7 +52,9 @@ fn shown(text: &str) -> String {
     let mut settings = load_text(text, &[]).unwrap();
     settings.worker.name.clear();
     let plain = ["prod", "lake"];
-    settings.connections.retain(|name, _| plain.contains(&name.as_str()));
+    settings
+        .connections
+        .retain(|name, _| plain.contains(&name.as_str()));
     format!("{settings:#?}")
 }
 
@@ -82,23 +84,33 @@ fn the_shipped_file_shows_every_way_to_be_let_in() {
     let dir = tempfile::tempdir().unwrap();
     let profiles = dir.path().join("databrickscfg");
     std::fs::write(&profiles, "[prod]\nhost = x.example\ntoken = t\n").unwrap();
-    let text = shipped_with_most(&["url_file", "auth.token", "auth.client_secret", "proxy_file", "token"])
-        .replace("/etc/sparkferry/databrickscfg", profiles.to_str().unwrap());
+    let text = shipped_with_most(&[
+        "url_file",
+        "auth.token",
+        "auth.client_secret",
+        "proxy_file",
+        "token",
+    ])
+    .replace("/etc/sparkferry/databrickscfg", profiles.to_str().unwrap());
     let settings = load_text(&text, &[]).unwrap();
-    let auth = |name: &str| {
-        match &settings.connections[name] {
-            Connection::Databricks(settings) => settings.auth.clone(),
-            Connection::SparkConnect(settings) => {
-                let compute = settings.compute.as_ref().unwrap();
-                assert!(matches!(compute.compute, Compute::Cluster(_)));
-                compute.workspace.auth.clone()
-            }
+    let auth = |name: &str| match &settings.connections[name] {
+        Connection::Databricks(settings) => settings.auth.clone(),
+        Connection::SparkConnect(settings) => {
+            let compute = settings.compute.as_ref().unwrap();
+            assert!(matches!(compute.compute, Compute::Cluster(_)));
+            compute.workspace.auth.clone()
         }
     };
     assert!(matches!(auth("prod"), Auth::Pat(_)));
     assert!(matches!(auth("by_oauth"), Auth::OauthM2m { .. }));
-    assert!(matches!(auth("by_azure"), Auth::AzureServicePrincipal { .. }));
-    assert!(matches!(auth("by_machine"), Auth::AzureManagedIdentity { .. }));
+    assert!(matches!(
+        auth("by_azure"),
+        Auth::AzureServicePrincipal { .. }
+    ));
+    assert!(matches!(
+        auth("by_machine"),
+        Auth::AzureManagedIdentity { .. }
+    ));
     assert!(matches!(auth("by_federation"), Auth::Federation { .. }));
     assert!(matches!(auth("by_profile"), Auth::Pat(_)));
     assert!(matches!(auth("on_cluster"), Auth::Pat(_)));
@@ -185,8 +197,14 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         ("worker", fields::<WorkerFile>()),
         ("http", fields::<HttpFile>()),
         ("log", fields::<LogFile>()),
-        ("connections", ["lake", "on_cluster", "prod"].map(str::to_owned).into()),
-        ("connections.on_cluster.auth", ["token_file", "type"].map(str::to_owned).into()),
+        (
+            "connections",
+            ["lake", "on_cluster", "prod"].map(str::to_owned).into(),
+        ),
+        (
+            "connections.on_cluster.auth",
+            ["token_file", "type"].map(str::to_owned).into(),
+        ),
         ("connections.prod", tagged(fields::<DatabricksFile>())),
         ("connections.prod.auth", tagged(fields::<PatFile>())),
         ("connections.prod.tls", fields::<TlsFile>()),
@@ -200,7 +218,9 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
     .collect();
     // What makes a Spark Connect server compute of a workspace stands in a connection of its own.
     let mut lake = tagged(fields::<SparkConnectFile>());
-    let mut compute: BTreeSet<_> = ["host", "auth", "cluster_id", "serverless"].map(str::to_owned).into();
+    let mut compute: BTreeSet<_> = ["host", "auth", "cluster_id", "serverless"]
+        .map(str::to_owned)
+        .into();
     assert!(compute.iter().all(|key| lake.remove(key)));
     compute.insert("type".to_owned());
     known.insert("connections.lake".to_owned(), lake);
@@ -218,7 +238,9 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         all.insert(name.to_owned());
         known.insert(format!("{path}.auth"), tagged(auth));
         let own = ["type", "host", "auth"];
-        let own = own.into_iter().filter(|key| (name, *key) != ("by_profile", "host"));
+        let own = own
+            .into_iter()
+            .filter(|key| (name, *key) != ("by_profile", "host"));
         known.insert(path, own.map(str::to_owned).collect());
     }
     assert_eq!(found, known);

@@ -89,17 +89,27 @@ fn a_cluster_answers_on_its_workspaces_host() {
 
 #[test]
 fn a_url_says_where_a_cluster_is_and_its_token_goes_by_tls() {
-    let settings = read(&format!("url = \"sc://adb-1.net:443\"\ncluster_id = \"c1\"\n{PAT}"));
+    let settings = read(&format!(
+        "url = \"sc://adb-1.net:443\"\ncluster_id = \"c1\"\n{PAT}"
+    ));
     assert_eq!(settings.endpoint.as_str(), "https://adb-1.net/");
-    assert_eq!(settings.compute.unwrap().workspace.host.as_str(), "https://adb-1.net/");
-    let settings = read(&format!("url = \"sc://adb-1.net:80\"\ncluster_id = \"c1\"\n{PAT}"));
+    assert_eq!(
+        settings.compute.unwrap().workspace.host.as_str(),
+        "https://adb-1.net/"
+    );
+    let settings = read(&format!(
+        "url = \"sc://adb-1.net:80\"\ncluster_id = \"c1\"\n{PAT}"
+    ));
     assert_eq!(settings.endpoint.as_str(), "https://adb-1.net:80/");
 
     let settings = read(&format!(
         "url = \"sc://127.0.0.1:15002\"\nhost = \"http://127.0.0.1:8443\"\ncluster_id = \"c1\"\n{PAT}"
     ));
     assert_eq!(settings.endpoint.as_str(), "http://127.0.0.1:15002/");
-    assert_eq!(settings.compute.unwrap().workspace.host.as_str(), "http://127.0.0.1:8443/");
+    assert_eq!(
+        settings.compute.unwrap().workspace.host.as_str(),
+        "http://127.0.0.1:8443/"
+    );
 }
 
 #[test]
@@ -169,8 +179,14 @@ fn what_is_wrong_is_told_without_the_secret() {
             "url = \"sc://127.0.0.1\"\nmax_active_runs = 0",
             ["connections.lake.max_active_runs", "at least 1"],
         ),
-        ("url = \"sc://h\"\nhosts = \"x\"", ["connections.lake", "unknown field"]),
-        ("url = \"sc://h\"\nhost = \"x\"", ["connections.lake.host", "cluster_id"]),
+        (
+            "url = \"sc://h\"\nhosts = \"x\"",
+            ["connections.lake", "unknown field"],
+        ),
+        (
+            "url = \"sc://h\"\nhost = \"x\"",
+            ["connections.lake.host", "cluster_id"],
+        ),
         (
             "url = \"sc://h\"\nauth = { type = \"pat\", token = \"hunter2\" }",
             ["connections.lake.auth", "cluster_id"],
@@ -179,7 +195,10 @@ fn what_is_wrong_is_told_without_the_secret() {
             "host = \"x\"\ncluster_id = \"c\"\nserverless = true",
             ["connections.lake.serverless", "only one"],
         ),
-        ("host = \"x\"\ncluster_id = \"\"", ["connections.lake.cluster_id", "empty"]),
+        (
+            "host = \"x\"\ncluster_id = \"\"",
+            ["connections.lake.cluster_id", "empty"],
+        ),
         (
             "url = \"sc://127.0.0.1\"\ncluster_id = \"c\"\nauth = { type = \"pat\", token = \"t\" }",
             ["connections.lake.host", "is needed"],

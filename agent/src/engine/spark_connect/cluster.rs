@@ -86,3 +86,64 @@ impl Entrance for OnDatabricks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
+
+    fn entrance(compute: Compute) -> OnDatabricks {
+        // The first test installs it; the others find it.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let workspace = DatabricksSettings {
+            host: "http://127.0.0.1:1".parse().unwrap(),
+            auth: Auth::Pat(SecretSource::Value("t0k3n".to_owned().into())),
+            reach: Reach::default(),
+            max_active_runs: 1,
+            submit_per_second: 1.0,
+            poll_per_second: 1.0,
+            poll_interval: (Duration::from_secs(1), Duration::from_secs(1)),
+            call_timeout: Duration::from_secs(1),
+        };
+        let settings = SparkConnectSettings {
+            endpoint: "http://127.0.0.1:1".parse().unwrap(),
+            user_id: None,
+            headers: vec![("x-place".to_owned(), "harbour".to_owned().into())],
+            token: None,
+            compute: Some(ComputeSettings { workspace, compute }),
+            max_active_runs: 1,
+        };
+        let compute = settings.compute.clone().unwrap();
+        OnDatabricks::new("lake", &settings, &compute).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_says_which_compute_it_is_for_and_who_we_are() {
+        let cluster = entrance(Compute::Cluster("c1".to_owned()));
+        let serverless = entrance(Compute::Serverless);
+        for (entrance, name, value) in [
+            (&cluster, "x-databricks-cluster-id", "c1"),
+            (&serverless, "x-databricks-session-id", "8dd7"),
+        ] {
+            let headers = entrance.headers("8dd7").await.unwrap();
+            assert_eq!(headers.len(), 3, "{headers:?}");
+            assert_eq!(headers.get(name).unwrap(), value);
+            assert_eq!(headers.get("authorization").unwrap(), "Bearer t0k3n");
+            assert_eq!(headers.get("x-place").unwrap(), "harbour");
+            assert!(!format!("{headers:?} {entrance:?}").contains("t0k3n"));
+        }
+        assert!(serverless.ready().await.is_ok());
+        assert!(matches!(
+            cluster.ready().await,
+            Err(Fault::Passing {
+                perhaps_done: false,
+                ..
+            })
+        ));
+        assert!(cluster.trouble().unwrap().contains("127.0.0.1:1"));
+    }
+}
