@@ -51,8 +51,8 @@ fn parse(setting: &str, text: &str) -> Result<Url, ConfigError> {
     } else {
         format!("https://{text}")
     };
-    let url = Url::parse(&with_scheme)
-        .map_err(|e| value(setting, format!("{text:?} is no URL: {e}")))?;
+    let url =
+        Url::parse(&with_scheme).map_err(|e| value(setting, format!("{text:?} is no URL: {e}")))?;
     if url.host().is_none() {
         return Err(value(setting, format!("{text:?} names no host")));
     }

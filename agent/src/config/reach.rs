@@ -44,9 +44,10 @@ pub(super) fn reach(
 pub fn check_proxy(url: &Secret) -> Result<Url, String> {
     let url = Url::parse(url.expose())
         .map_err(|error| format!("is no URL ({error}), such as http://proxy.example:3128"))?;
-    match url.scheme() {
-        _ if url.host().is_none() => Err("names no host".to_owned()),
-        "http" | "https" => Ok(url),
-        _ => Err("has another scheme than http:// and https://".to_owned()),
+    // A URL with one of these has a host.
+    if matches!(url.scheme(), "http" | "https") {
+        Ok(url)
+    } else {
+        Err("has another scheme than http:// and https://".to_owned())
     }
 }

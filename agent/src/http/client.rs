@@ -144,8 +144,9 @@ impl Recipe {
         proxy: Option<Result<Secret, crate::config::SecretError>>,
     ) -> Result<Files, String> {
         let file = self.file();
-        let unreadable =
-            |error: std::io::Error| format!("tls.ca_file: {} can't be read: {error}", file.display());
+        let unreadable = |error: std::io::Error| {
+            format!("tls.ca_file: {} can't be read: {error}", file.display())
+        };
         let proxy = proxy
             .transpose()
             .map_err(|error| format!("proxy_file: {error}"))?;

@@ -135,7 +135,10 @@ impl<T: Clone> Renewed<T> {
         self.lock().failed.as_ref().map(|(_, why)| why.clone())
     }
 
-    async fn renew(&self, renewal: impl Future<Output = Result<Lasting<T>, String>>) -> Result<T, String> {
+    async fn renew(
+        &self,
+        renewal: impl Future<Output = Result<Lasting<T>, String>>,
+    ) -> Result<T, String> {
         let asked_at = Instant::now();
         let renewed = renewal.await;
         let mut kept = self.lock();
@@ -157,7 +160,9 @@ impl<T: Clone> Renewed<T> {
         let kept = self.lock();
         let failed = kept.failed.as_ref().filter(|(at, _)| at.elapsed() < PAUSE);
         match (&kept.value, failed) {
-            (Some((at, held)), failed) if held.serves_for.is_none_or(|time| at.elapsed() < time) => {
+            (Some((at, held)), failed)
+                if held.serves_for.is_none_or(|time| at.elapsed() < time) =>
+            {
                 let value = held.value.clone();
                 if failed.is_some() || at.elapsed() < held.fresh_for {
                     Look::Fresh(value)
@@ -251,7 +256,10 @@ mod tests {
         assert_eq!(source.asked.load(Ordering::Relaxed), 2);
 
         advance(Duration::from_secs(30)).await;
-        assert_eq!(renewed.get(|| source.renew()).await, Err("no more".to_owned()));
+        assert_eq!(
+            renewed.get(|| source.renew()).await,
+            Err("no more".to_owned())
+        );
         for _ in 0..100 {
             assert!(renewed.get(|| source.renew()).await.is_err());
         }

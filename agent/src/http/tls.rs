@@ -50,6 +50,11 @@ fn certificate(wrong: &CertificateError) -> String {
              name its certificate by `tls.ca_file` of this connection"
                 .to_owned()
         }
+        CertificateError::BadSignature => {
+            "its certificate was not signed by the authority that is known here by that name: if it \
+             is your own, it was renewed there but not in `tls.ca_file` of this connection"
+                .to_owned()
+        }
         CertificateError::Revoked => "its certificate was revoked by its issuer".to_owned(),
         other => format!("its certificate is not in order: {other}"),
     }

@@ -145,7 +145,11 @@ impl State {
             (Some(_), None) => false,
         };
         if !known {
-            return Some(refuse(401, "invalid_client", "Client authentication failed"));
+            return Some(refuse(
+                401,
+                "invalid_client",
+                "Client authentication failed",
+            ));
         }
         self.scope_refused(form)
     }
@@ -190,9 +194,10 @@ impl State {
             );
         }
         let known = match (form.field("client_id"), form.field("client_secret")) {
-            (Some(id), Some(secret)) => self.clients.as_ref().is_none_or(|named| {
-                named.clients.get(id).is_some_and(|right| right == secret)
-            }),
+            (Some(id), Some(secret)) => self
+                .clients
+                .as_ref()
+                .is_none_or(|named| named.clients.get(id).is_some_and(|right| right == secret)),
             _ => false,
         };
         if !known {
@@ -213,11 +218,19 @@ impl State {
         now: i64,
     ) -> Reply {
         if shown.metadata.as_deref() != Some("true") {
-            return refuse(400, "invalid_request", "Required metadata header not specified");
+            return refuse(
+                400,
+                "invalid_request",
+                "Required metadata header not specified",
+            );
         }
         let form = Form::read(query.unwrap_or_default().as_bytes());
         if form.field("api-version") != Some("2018-02-01") {
-            return refuse(400, "invalid_request", "Required query variable 'api-version' is missing");
+            return refuse(
+                400,
+                "invalid_request",
+                "Required query variable 'api-version' is missing",
+            );
         }
         let client_id = form.field("client_id").unwrap_or_default();
         let named = self.clients.as_ref();

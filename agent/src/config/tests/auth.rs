@@ -34,7 +34,10 @@ fn every_kind_is_read_and_what_is_left_out_comes_from_variables() {
     else {
         panic!("another kind")
     };
-    assert_eq!((client_id.as_str(), secret(&client_secret).as_str()), ("app", "s"));
+    assert_eq!(
+        (client_id.as_str(), secret(&client_secret).as_str()),
+        ("app", "s")
+    );
 
     let principal = r#"{ type = "azure_service_principal", tenant_id = "t", client_id = "app", client_secret = "s" }"#;
     let Auth::AzureServicePrincipal {
@@ -45,7 +48,10 @@ fn every_kind_is_read_and_what_is_left_out_comes_from_variables() {
     else {
         panic!("another kind")
     };
-    assert_eq!(authority_host.as_str(), "https://login.microsoftonline.com/");
+    assert_eq!(
+        authority_host.as_str(),
+        "https://login.microsoftonline.com/"
+    );
     assert_eq!(workspace, None);
 
     let Auth::AzureManagedIdentity {
@@ -59,7 +65,10 @@ fn every_kind_is_read_and_what_is_left_out_comes_from_variables() {
     else {
         panic!("another kind")
     };
-    assert_eq!((endpoint.as_str(), client_id), ("http://169.254.169.254/", None));
+    assert_eq!(
+        (endpoint.as_str(), client_id),
+        ("http://169.254.169.254/", None)
+    );
     assert_eq!(workspace.unwrap().resource_id, "/subscriptions/s/w");
 
     let federation = r#"{ type = "federation", token_file = "/t" }"#;
@@ -138,10 +147,7 @@ fn what_is_missing_or_unsafe_is_named() {
             r#"{ type = "federation", token_file = "${CREDENTIALS_DIRECTORY}/t" }"#,
             ["auth.token_file", "LoadCredential"],
         ),
-        (
-            r#"{ type = "profile" }"#,
-            ["auth", "missing field `profile`"],
-        ),
+        (r#"{ type = "profile" }"#, ["auth", "\"profile\""]),
         (
             r#"{ type = "profile", profile = "p" }"#,
             ["auth", "config_file"],
@@ -184,22 +190,35 @@ fn the_environment_is_tried_in_the_order_of_databricks_own_tools() {
     assert!(matches!(without("DATABRICKS_TOKEN"), Auth::OauthM2m { .. }));
     assert!(matches!(
         without("DATABRICKS_CLIENT_SECRET"),
-        Auth::Federation { token: SecretSource::Value(_), client_id: Some(_) }
+        Auth::Federation {
+            token: SecretSource::Value(_),
+            client_id: Some(_)
+        }
     ));
     assert!(matches!(
         without("DATABRICKS_OIDC_TOKEN"),
-        Auth::Federation { token: SecretSource::File(_), .. }
+        Auth::Federation {
+            token: SecretSource::File(_),
+            ..
+        }
     ));
     assert!(matches!(
         without("DATABRICKS_OIDC_TOKEN_FILEPATH"),
-        Auth::AzureManagedIdentity { client_id: Some(_), .. }
+        Auth::AzureManagedIdentity {
+            client_id: Some(_),
+            ..
+        }
     ));
     assert!(matches!(
         without("ARM_USE_MSI"),
         Auth::AzureServicePrincipal { .. }
     ));
     variables.retain(|(key, _)| *key != "ARM_CLIENT_SECRET");
-    fails(BARE, &variables, &["connections.prod.auth", "DATABRICKS_TOKEN"]);
+    fails(
+        BARE,
+        &variables,
+        &["connections.prod.auth", "DATABRICKS_TOKEN"],
+    );
 }
 
 #[test]
@@ -214,7 +233,10 @@ fn azures_variables_are_for_azures_workspaces() {
     variables.push(("DATABRICKS_AZURE_RESOURCE_ID", "/subscriptions/s/w"));
     assert!(matches!(
         auth(BARE, &variables),
-        Auth::AzureServicePrincipal { workspace: Some(_), .. }
+        Auth::AzureServicePrincipal {
+            workspace: Some(_),
+            ..
+        }
     ));
 }
 
@@ -228,8 +250,14 @@ fn a_kind_can_be_named_and_excludes_the_others() {
         all
     };
     assert!(matches!(auth(BARE, &named("pat")), Auth::Pat(_)));
-    assert!(matches!(auth(BARE, &named("oauth-m2m")), Auth::OauthM2m { .. }));
-    assert!(matches!(auth(BARE, &named("file-oidc")), Auth::Federation { .. }));
+    assert!(matches!(
+        auth(BARE, &named("oauth-m2m")),
+        Auth::OauthM2m { .. }
+    ));
+    assert!(matches!(
+        auth(BARE, &named("file-oidc")),
+        Auth::Federation { .. }
+    ));
     assert!(matches!(
         auth(BARE, &named("azure-client-secret")),
         Auth::AzureServicePrincipal { .. }
@@ -276,7 +304,10 @@ fn profiles_are_read_as_databricks_tools_write_them() {
     assert_eq!(secret(source), "newer");
     std::fs::write(&path, rotated.replace("token=hunter2", "")).unwrap();
     let error = source.read_at_start().unwrap_err().to_string();
-    assert!(error.contains("[DEFAULT]") && error.contains("no token"), "{error}");
+    assert!(
+        error.contains("[DEFAULT]") && error.contains("no token"),
+        "{error}"
+    );
     std::fs::write(&path, rotated).unwrap();
 
     // A profile by its name, in the environment and in the settings.
@@ -284,9 +315,14 @@ fn profiles_are_read_as_databricks_tools_write_them() {
     let file = path.to_str().unwrap();
     let by_file = auth(
         BARE,
-        &[("DATABRICKS_CONFIG_FILE", file), ("DATABRICKS_CONFIG_PROFILE", "two")],
+        &[
+            ("DATABRICKS_CONFIG_FILE", file),
+            ("DATABRICKS_CONFIG_PROFILE", "two"),
+        ],
     );
-    let named = format!("{BARE}auth = {{ type = \"profile\", profile = \"two\", config_file = {file:?} }}\n");
+    let named = format!(
+        "{BARE}auth = {{ type = \"profile\", profile = \"two\", config_file = {file:?} }}\n"
+    );
     // What else stands in the environment is not mixed in.
     let by_setting = auth(&named, &[("DATABRICKS_TOKEN", "other")]);
     for auth in [by_variable, by_file, by_setting] {
@@ -297,7 +333,10 @@ fn profiles_are_read_as_databricks_tools_write_them() {
         else {
             panic!("another kind")
         };
-        assert_eq!((client_id.as_str(), secret(&client_secret).as_str()), ("app", "s=e;c"));
+        assert_eq!(
+            (client_id.as_str(), secret(&client_secret).as_str()),
+            ("app", "s=e;c")
+        );
     }
 
     fails(
@@ -322,15 +361,33 @@ fn a_proxys_url_is_checked_and_not_shown() {
     let settings = load_text(&text, &[]).unwrap();
     let Reach { ca_file, proxy } = &prod(&settings).reach;
     assert_eq!(ca_file.as_deref(), Some(Path::new("/ca")));
-    assert_eq!(secret(proxy.as_ref().unwrap()), "http://user:hunter2@proxy.example:3128");
+    assert_eq!(
+        secret(proxy.as_ref().unwrap()),
+        "http://user:hunter2@proxy.example:3128"
+    );
     assert!(!format!("{settings:?}").contains(SECRET));
     for (line, words) in [
-        ("proxy = \"user:hunter2@proxy\"", ["connections.prod.proxy", "scheme"]),
-        ("proxy = \"socks5://user:hunter2@proxy\"", ["connections.prod.proxy", "scheme"]),
+        (
+            "proxy = \"user:hunter2@proxy\"",
+            ["connections.prod.proxy", "scheme"],
+        ),
+        (
+            "proxy = \"socks5://user:hunter2@proxy\"",
+            ["connections.prod.proxy", "scheme"],
+        ),
         ("proxy = \"\"", ["connections.prod.proxy", "empty"]),
-        ("proxy = \"http://a\"\nproxy_file = \"/f\"", ["connections.prod.proxy", "only one of"]),
-        ("tls.ca = \"/f\"", ["connections.prod.tls.ca", "unknown field"]),
-        ("tls.ca_file = \"${CREDENTIALS_DIRECTORY}/ca\"", ["tls.ca_file", "LoadCredential"]),
+        (
+            "proxy = \"http://a\"\nproxy_file = \"/f\"",
+            ["connections.prod.proxy", "only one of"],
+        ),
+        (
+            "tls.ca = \"/f\"",
+            ["connections.prod.tls.ca", "unknown field"],
+        ),
+        (
+            "tls.ca_file = \"${CREDENTIALS_DIRECTORY}/ca\"",
+            ["tls.ca_file", "LoadCredential"],
+        ),
     ] {
         fails(&with(line), &[], &words);
     }

@@ -161,8 +161,8 @@ impl Client {
         call: Call,
         query: &[(&str, String)],
     ) -> Result<T, CallError> {
-        let body = self.exchange(call, Sent::Query(query)).await?;
-        self.read(call, &body)
+        let (body, token) = self.exchange(call, Sent::Query(query)).await?;
+        self.read(call, &body, &token)
     }
 
     /// A POST of a JSON body.
@@ -171,14 +171,21 @@ impl Client {
         call: Call,
         body: Bytes,
     ) -> Result<T, CallError> {
-        let body = self.exchange(call, Sent::Body(body)).await?;
-        self.read(call, &body)
+        let (body, token) = self.exchange(call, Sent::Body(body)).await?;
+        self.read(call, &body, &token)
     }
 
-    fn read<T: DeserializeOwned>(&self, call: Call, body: &[u8]) -> Result<T, CallError> {
+    fn read<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        body: &[u8],
+        token: &Token,
+    ) -> Result<T, CallError> {
         serde_json::from_slice(body).map_err(|error| {
-            let why = format!("is not what this call answers ({error})");
-            CallError::unreadable(&self.place(call), 200, &why, body)
+            let mut why = format!("is not what this call answers ({error})");
+            token.censor(&mut why);
+            let body = token.censored(body);
+            CallError::unreadable(&self.place(call), 200, &why, body.as_bytes())
         })
     }
 
@@ -187,7 +194,8 @@ impl Client {
     }
 
     /// Takes its turn, calls, and once more where the credentials have changed in between.
-    async fn exchange(&self, call: Call, sent: Sent<'_>) -> Result<Bytes, CallError> {
+    /// Comes with the token that let it in.
+    async fn exchange(&self, call: Call, sent: Sent<'_>) -> Result<(Bytes, Token), CallError> {
         // The semaphore is never closed, so this can't fail.
         let _large = match call {
             Call::GetOutput => self.outputs.acquire().await.ok(),
@@ -201,7 +209,7 @@ impl Client {
         }
         let token = self.token(call).await?;
         let (mut error, status) = match self.once(call, sent.clone(), &token).await {
-            Ok(body) => return Ok(body),
+            Ok(body) => return Ok((body, token)),
             Err(failed) => failed,
         };
         if !matches!(status, Some(401 | 403)) {
@@ -209,7 +217,7 @@ impl Client {
         }
         if let Some(other) = self.credentials.other_than(&token).await {
             match self.once(call, sent, &other).await {
-                Ok(body) => return Ok(body),
+                Ok(body) => return Ok((body, other)),
                 Err((later, _)) => error = later,
             }
         }
@@ -315,7 +323,9 @@ impl Client {
                     (503, Some(wait)) => self.brake.pause(wait),
                     _ => {}
                 }
-                let error = CallError::answered(&self.place(call), status, retry_after, &body);
+                let body = token.censored(&body);
+                let place = self.place(call);
+                let error = CallError::answered(&place, status, retry_after, body.as_bytes());
                 Err((censored(error, token), Some(status)))
             }
             Err((error, status)) => {
@@ -370,7 +380,7 @@ type Reply = (u16, Bytes, Option<Duration>);
 
 fn censored(mut error: CallError, token: &Token) -> CallError {
     for text in error.texts() {
-        token.censored(text);
+        token.censor(text);
     }
     error
 }

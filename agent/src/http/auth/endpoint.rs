@@ -52,7 +52,7 @@ pub(super) async fn ask(client: &Client, grant: &Grant) -> Result<Issued, String
     let (status, body) = exchange(client, grant)
         .await
         .map_err(|error| format!("no token from {host}: {}", unreachable(&error, grant)))?;
-    let mut said = match status {
+    let said = match status {
         200 => match serde_json::from_slice::<Answer>(&body) {
             Ok(answer) if !answer.access_token.expose().is_empty() => {
                 return Ok(Issued {
@@ -68,9 +68,8 @@ pub(super) async fn ask(client: &Client, grant: &Grant) -> Result<Issued, String
                 ));
             }
         },
-        _ => refusal(&body),
+        _ => refusal(&body, &grant.secrets),
     };
-    censor(&grant.secrets, &mut said);
     Err(format!(
         "no token from {host}: {status}{said}{}",
         match status {
@@ -96,9 +95,7 @@ fn request(client: &Client, grant: &Grant) -> RequestBuilder {
     match &grant.asks {
         Asks::Metadata => client.get(grant.url.clone()).header("Metadata", "true"),
         Asks::Form { fields, basic } => {
-            let form = Serializer::new(String::new())
-                .extend_pairs(fields)
-                .finish();
+            let form = Serializer::new(String::new()).extend_pairs(fields).finish();
             let request = client
                 .post(grant.url.clone())
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -146,7 +143,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration
 }
 
 /// What an endpoint says of its refusal, in OAuth's form; nothing where it has another one.
-fn refusal(body: &[u8]) -> String {
+fn refusal(body: &[u8], secrets: &[Secret]) -> String {
     #[derive(Default, Deserialize)]
     struct Refusal {
         #[serde(default)]
@@ -156,7 +153,9 @@ fn refusal(body: &[u8]) -> String {
     }
 
     let said: Refusal = serde_json::from_slice(body).unwrap_or_default();
-    let text = format!(" {} {}", said.error, said.error_description);
+    let mut text = format!("{} {}", said.error, said.error_description);
+    // Before it is cut: half a secret would no longer be found.
+    censor(secrets, &mut text);
     let words: Vec<&str> = text.split_whitespace().collect();
     if words.is_empty() {
         return String::new();

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
 use crate::config::{Auth, AzureWorkspace, Secret, SecretSource};
@@ -54,7 +56,12 @@ impl Grant {
             }
             Auth::Federation { token, client_id } => {
                 let subject = read("the subject token", token).await?;
-                Ok(only(Self::exchange(host, token, client_id.as_deref(), subject)))
+                Ok(only(Self::exchange(
+                    host,
+                    token,
+                    client_id.as_deref(),
+                    subject,
+                )))
             }
             Auth::AzureServicePrincipal {
                 tenant_id,
@@ -81,6 +88,8 @@ impl Grant {
 
     /// A service principal of Databricks.
     fn client_credentials(host: &Url, client_id: &str, secret: Secret) -> Self {
+        // As the header holds it.
+        let pair = format!("{client_id}:{}", secret.expose());
         Self {
             url: below(host, &["oidc", "v1", "token"]),
             asks: Asks::Form {
@@ -90,15 +99,21 @@ impl Grant {
                 ],
                 basic: Some((client_id.to_owned(), secret.clone())),
             },
-            secrets: vec![secret],
-            advice: "are client_id and client_secret right, is the secret still valid, and was the \
+            secrets: vec![STANDARD.encode(pair).into(), secret],
+            advice:
+                "are client_id and client_secret right, is the secret still valid, and was the \
                      service principal added to the workspace?"
-                .to_owned(),
+                    .to_owned(),
         }
     }
 
     /// A token of another issuer, changed for one of Databricks'.
-    fn exchange(host: &Url, source: &SecretSource, client_id: Option<&str>, subject: Secret) -> Self {
+    fn exchange(
+        host: &Url,
+        source: &SecretSource,
+        client_id: Option<&str>,
+        subject: Secret,
+    ) -> Self {
         let mut fields = vec![
             (
                 "grant_type",
@@ -147,8 +162,9 @@ impl Grant {
                 basic: None,
             },
             secrets: vec![secret.clone()],
-            advice: "are tenant_id, client_id and client_secret right, and is the secret still valid?"
-                .to_owned(),
+            advice:
+                "are tenant_id, client_id and client_secret right, and is the secret still valid?"
+                    .to_owned(),
         }
     }
 

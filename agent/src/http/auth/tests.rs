@@ -142,8 +142,9 @@ impl Ground {
 
 fn azure_workspace() -> AzureWorkspace {
     AzureWorkspace {
-        resource_id: "/subscriptions/s/resourceGroups/g/providers/Microsoft.Databricks/workspaces/w"
-            .to_owned(),
+        resource_id:
+            "/subscriptions/s/resourceGroups/g/providers/Microsoft.Databricks/workspaces/w"
+                .to_owned(),
         management: "https://management.core.windows.net/".to_owned(),
     }
 }
@@ -163,7 +164,10 @@ async fn every_kind_is_let_in_and_again_after_its_token_has_expired() {
         let credentials = ground.credentials(&auth);
         let all = join_all((0..50).map(|_| credentials.token())).await;
         let token = all[0].clone().unwrap();
-        assert!(all.iter().all(|other| *other == Ok(token.clone())), "{auth:?}");
+        assert!(
+            all.iter().all(|other| *other == Ok(token.clone())),
+            "{auth:?}"
+        );
         assert_eq!(ground.me(&token).await, 200, "{auth:?}");
         assert_eq!(ground.calls(call).await - before, asked, "{auth:?}");
 
@@ -216,11 +220,17 @@ async fn an_outage_of_the_endpoint_is_survived_with_the_old_token_while_it_serve
     tokio::time::resume();
     assert_eq!(credentials.token().await.as_ref(), Ok(&first));
     let told = credentials.trouble().unwrap();
-    assert!(told.contains("no token from 127.0.0.1") && told.contains("503"), "{told}");
+    assert!(
+        told.contains("no token from 127.0.0.1") && told.contains("503"),
+        "{told}"
+    );
     tokio::time::pause();
     tokio::time::advance(Duration::from_mins(4)).await;
     tokio::time::resume();
-    assert!(credentials.token().await.is_err(), "the old one has expired");
+    assert!(
+        credentials.token().await.is_err(),
+        "the old one has expired"
+    );
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3)).await;
     tokio::time::resume();
@@ -295,7 +305,12 @@ async fn a_token_file_that_vanishes_leaves_the_token_at_work_and_is_told() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(31)).await;
     assert_eq!(credentials.token().await.as_ref(), Ok(&token));
-    assert!(credentials.trouble().unwrap().contains("token can't be read"));
+    assert!(
+        credentials
+            .trouble()
+            .unwrap()
+            .contains("token can't be read")
+    );
     tokio::time::advance(Duration::from_secs(3)).await;
     ground.file("token", "n3w");
     let new = credentials.token().await.unwrap();
@@ -314,7 +329,11 @@ async fn a_rotated_file_is_read_when_the_old_token_is_refused() {
     let second = credentials.other_than(&first).await.unwrap();
     let values: Vec<_> = second.headers().map(|(_, value)| value).collect();
     assert_eq!(values, ["Bearer second"]);
-    assert!(values.iter().all(reqwest::header::HeaderValue::is_sensitive));
+    assert!(
+        values
+            .iter()
+            .all(reqwest::header::HeaderValue::is_sensitive)
+    );
     // Another caller that was refused with the first one is given the second one at once.
     assert_eq!(credentials.other_than(&first).await, Some(second));
 }
@@ -346,7 +365,7 @@ async fn nothing_prints_a_token() {
     let token = credentials.token().await.unwrap();
     assert!(!format!("{credentials:?} {token:?}").contains("hunter2"));
     let mut echo = "User with token hunter2 is unknown".to_owned();
-    token.censored(&mut echo);
+    token.censor(&mut echo);
     assert_eq!(echo, "User with token [secret] is unknown");
     let error = ground.credentials(&value("hun\nter2")).token().await;
     assert!(!error.unwrap_err().contains("ter2"));

@@ -37,7 +37,11 @@ impl Token {
     }
 
     /// The same for somebody who manages an Azure workspace without being its user.
-    pub(super) fn managing(mut self, resource_id: &str, management: &Secret) -> Result<Self, String> {
+    pub(super) fn managing(
+        mut self,
+        resource_id: &str,
+        management: &Secret,
+    ) -> Result<Self, String> {
         let resource_id = HeaderValue::try_from(resource_id)
             .map_err(|_| "azure_workspace_resource_id holds a character that no HTTP header can")?;
         self.headers.push((RESOURCE_ID, resource_id));
@@ -52,9 +56,17 @@ impl Token {
         self.headers.iter().cloned()
     }
 
-    /// A text in which the token, should it stand there, does not.
-    pub fn censored(&self, text: &mut String) {
+    /// Takes the token out of a text, should it stand there.
+    pub fn censor(&self, text: &mut String) {
         censor(&self.secrets, text);
+    }
+
+    /// A body without the token, should it stand there: to be used before any part of it is quoted,
+    /// as half a token would no longer be found.
+    pub fn censored(&self, body: &[u8]) -> String {
+        let mut text = String::from_utf8_lossy(body).into_owned();
+        censor(&self.secrets, &mut text);
+        text
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -21,9 +21,10 @@ struct Authority {
 }
 
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
         Self {
@@ -100,7 +101,8 @@ async fn proxy() -> (String, Arc<AtomicU32>, Serving) {
                 let target = head.strip_prefix("CONNECT ")?.split(' ').next()?;
                 // user:pass
                 if !head.contains("Basic dXNlcjpwYXNz") {
-                    let refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
+                    let refusal =
+                        b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
                     return stream.write_all(refusal).await.ok();
                 }
                 let mut there = TcpStream::connect(target).await.ok()?;
@@ -115,7 +117,12 @@ async fn proxy() -> (String, Arc<AtomicU32>, Serving) {
 }
 
 async fn told(engine: &DatabricksEngine) -> String {
-    let Err(Fault::Passing { message, perhaps_done, .. }) = engine.check().await else {
+    let Err(Fault::Passing {
+        message,
+        perhaps_done,
+        ..
+    }) = engine.check().await
+    else {
         panic!("it is let in");
     };
     assert!(!perhaps_done, "{message}");
@@ -126,11 +133,15 @@ async fn told(engine: &DatabricksEngine) -> String {
 #[tokio::test]
 async fn a_certificate_that_is_not_believed_says_why() {
     let ground = Ground::new().await;
-    let (ours, other) = (Authority::new(), Authority::new());
+    let ours = Authority::new("ours");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     // Several may stand in one file.
-    fs::write(&file, format!("{}{}", Authority::new().pem, ours.pem)).unwrap();
+    fs::write(
+        &file,
+        format!("{}{}", Authority::new("another").pem, ours.pem),
+    )
+    .unwrap();
     for (config, words) in [
         (ours.server("127.0.0.1", true), ["has expired", "renewed"]),
         (
@@ -138,8 +149,12 @@ async fn a_certificate_that_is_not_believed_says_why() {
             ["for another name (adb-1.example)", "host in the settings"],
         ),
         (
-            other.server("127.0.0.1", false),
+            Authority::new("other").server("127.0.0.1", false),
             ["not known here", "tls.ca_file"],
+        ),
+        (
+            Authority::new("ours").server("127.0.0.1", false),
+            ["by that name", "tls.ca_file"],
         ),
     ] {
         let (url, _serving) = tls_before(&ground, config).await;
@@ -156,12 +171,21 @@ async fn a_certificate_that_is_not_believed_says_why() {
     }
     let (url, _serving) = tls_before(&ground, ours.server("127.0.0.1", false)).await;
     let engine = ground.engine_with(|settings| settings.host = url.clone());
-    assert!(told(&engine).await.contains("tls.ca_file"), "it is not named");
+    assert!(
+        told(&engine).await.contains("tls.ca_file"),
+        "it is not named"
+    );
     let engine = ground.engine_with(|settings| {
         settings.host = url.clone();
         settings.reach.ca_file = Some(file.clone());
     });
-    assert!(engine.check().await.unwrap().contains("sandbox@example.com"));
+    assert!(
+        engine
+            .check()
+            .await
+            .unwrap()
+            .contains("sandbox@example.com")
+    );
     assert_eq!(engine.trouble(), None);
 
     let clear: Url = ground.host.replace("http://", "https://").parse().unwrap();
@@ -172,7 +196,7 @@ async fn a_certificate_that_is_not_believed_says_why() {
 #[tokio::test]
 async fn tokens_are_asked_for_over_the_same_way() {
     let ground = Ground::new().await;
-    let authority = Authority::new();
+    let authority = Authority::new("ours");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     fs::write(&file, &authority.pem).unwrap();
@@ -209,7 +233,7 @@ async fn tokens_are_asked_for_over_the_same_way() {
 #[tokio::test]
 async fn a_file_of_authorities_that_changes_takes_effect_and_a_broken_one_does_not() {
     let ground = Ground::new().await;
-    let (old, new) = (Authority::new(), Authority::new());
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     fs::write(&file, &old.pem).unwrap();
@@ -257,7 +281,9 @@ async fn a_wrong_file_is_found_at_the_start() {
         }
         let mut settings = ground.settings();
         settings.reach.ca_file = Some(file.clone());
-        let error = DatabricksEngine::new("test", &settings).unwrap_err().to_string();
+        let error = DatabricksEngine::new("test", &settings)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(file.to_str().unwrap()), "{error}");
         error
     };
