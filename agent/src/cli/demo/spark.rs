@@ -15,7 +15,7 @@ use crate::cli::exit::Exit;
 use crate::cli::print;
 use crate::cli::problem::Problem;
 use crate::config;
-use crate::engine::{Engine, table};
+use crate::engine::{Engine, Fault, table};
 
 /// The variable by which Spark's own clients find their server.
 const VARIABLE: &str = "SPARK_REMOTE";
@@ -77,7 +77,7 @@ impl Spark {
         let engine = open(&format!("sc://127.0.0.1:{port}"), namespace).map_err(failed)?;
         let until = Instant::now() + STARTUP;
         let told = loop {
-            match engine.check().await {
+            match ask(&*engine).await {
                 Ok(told) => break told,
                 Err(fault) if Instant::now() > until => {
                     let text = format!("{} does not answer: {fault}", program.display());
@@ -95,6 +95,15 @@ impl Spark {
             told,
             _server: Some(server),
         })
+    }
+}
+
+/// What the server says of itself. One that refuses to say is there all the same: Sail does where
+/// it finds no PySpark.
+async fn ask(engine: &dyn Engine) -> Result<String, Fault> {
+    match engine.check().await {
+        Err(Fault::Refused(_)) => Ok("it answers, and tells no version".to_owned()),
+        asked => asked,
     }
 }
 
