@@ -55,7 +55,7 @@ pub(super) fn check_plans(heard: &Heard) {
         rows(succeeded(of(heard, "plan-udf")), 0),
         json!([[0], [2], [4]])
     );
-    assert_eq!(rows(succeeded(of(heard, "plan-deep")), 0), json!([[150]]));
+    assert_eq!(rows(succeeded(of(heard, "plan-deep")), 0), json!([[70]]));
     let failed = of(heard, "plan-error");
     check_failure(
         failed,
