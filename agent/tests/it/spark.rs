@@ -3,6 +3,7 @@
 //! Apache Spark takes its time to start and its memory to run, so that a server is shared by the
 //! stories of one test, and there is one at a time on this machine.
 
+mod adoption;
 mod cancel;
 mod client;
 mod conformance;

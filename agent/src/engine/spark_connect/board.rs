@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use spark_connect_proto::execute_plan_response::ExecutionProgress;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::engine::State;
 
@@ -22,6 +23,8 @@ pub(super) struct Known {
     pub(super) begun: u32,
     /// The server has answered about the newest of them.
     pub(super) answered: bool,
+    /// When the newest of them was.
+    pub(super) begun_at: Option<Instant>,
     /// Steps altogether.
     pub(super) steps: u32,
     pub(super) began: Option<Timestamp>,
@@ -64,6 +67,7 @@ impl Board {
     pub(super) fn begin(&self, step: u32) {
         let mut known = self.lock();
         known.begun = step;
+        known.begun_at = Some(Instant::now());
         known.answered = false;
         known.past.done += known.going.total.max(known.going.done);
         known.past.total += known.going.total.max(known.going.done);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::future::{BoxFuture, join_all};
 use serde_json::Value;
 use sparkferry_shared::ErrorClass;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::board::Board;
 use super::fault::fault;
@@ -20,6 +20,11 @@ use crate::engine::{Change, Ended, Facts, Fault, Run, State};
 /// An operation that was sent counts as begun after so long without an answer. Usually the first
 /// one comes within 2 s.
 const ANSWERED: Duration = Duration::from_secs(5);
+
+/// An operation is not interrupted earlier after it was begun: Spark, interrupted while it still
+/// plans, says that the operation is cancelled and begins its job all the same, which then has no
+/// end.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long the server may take to forget a run.
 const RELEASED: Duration = Duration::from_secs(5);
@@ -136,6 +141,9 @@ impl Run for SparkConnectRun {
         self.board.cancel();
         let session = Arc::clone(&self.session);
         let known = self.board.known();
+        if let Some(begun) = known.begun_at {
+            sleep_until(begun + SETTLED).await;
+        }
         // An adopted run may be further than it was read.
         let last = if self.adopted { known.steps } else { known.begun };
         let ids = (known.begun..=last).map(|step| session.key.step(step));

@@ -73,6 +73,26 @@ impl BareClient {
         Some(status.state())
     }
 
+    /// Takes a setting out of somebody's session.
+    pub(super) async fn unset(
+        &mut self,
+        user_id: &str,
+        session: Uuid,
+        key: &str,
+    ) -> Result<(), Status> {
+        use proto::config_request::{Operation, Unset, operation::OpType};
+        let keys = vec![key.to_owned()];
+        let request = proto::ConfigRequest {
+            session_id: session.to_string(),
+            user_context: Some(user(user_id)),
+            operation: Some(Operation {
+                op_type: Some(OpType::Unset(Unset { keys })),
+            }),
+            ..proto::ConfigRequest::default()
+        };
+        self.stub.config(request).await.map(drop)
+    }
+
     /// Ends somebody's session, and with it all that the server knows of its operations.
     pub(super) async fn release(&mut self, user_id: &str, session: Uuid) -> Result<(), Status> {
         let request = proto::ReleaseSessionRequest {
