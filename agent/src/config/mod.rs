@@ -155,7 +155,7 @@ pub struct SparkConnectSettings {
     /// The bearer token. Only where TLS is spoken, or on loopback.
     pub token: Option<SecretSource>,
     /// Where the server is compute of a Databricks workspace. The token is then the workspace's.
-    pub compute: Option<ComputeSettings>,
+    pub compute: Option<Box<ComputeSettings>>,
     /// Runs that may be under way in this worker: the prefetch of the connection's queue.
     pub max_active_runs: u32,
 }

@@ -102,7 +102,7 @@ pub(super) fn spark_connect(
         user_id: address.user_id,
         headers: address.headers,
         token,
-        compute,
+        compute: compute.map(Box::new),
         max_active_runs,
     })
 }

@@ -39,7 +39,7 @@ const TEXT_BYTES: usize = 1024;
 #[derive(Debug)]
 pub(in crate::engine) struct Cluster {
     client: Client,
-    cluster_id: String,
+    id: String,
     /// Between two looks at a cluster that is not ready.
     interval: Duration,
     /// One look at a time.
@@ -87,10 +87,10 @@ enum Found {
 
 impl Cluster {
     /// Looks every `interval` at a cluster that is not ready.
-    pub(in crate::engine) fn new(client: Client, cluster_id: &str, interval: Duration) -> Self {
+    pub(in crate::engine) fn new(client: Client, id: &str, interval: Duration) -> Self {
         Self {
             client,
-            cluster_id: cluster_id.to_owned(),
+            id: id.to_owned(),
             interval,
             looking: Semaphore::new(1),
             seen: Mutex::default(),
@@ -169,11 +169,7 @@ impl Cluster {
             }
         };
         let waiting = seen.waiting.get_or_insert(Waiting { since, starts: 0 });
-        tracing::debug!(
-            cluster = self.cluster_id,
-            starts = waiting.starts,
-            "{message}"
-        );
+        tracing::debug!(cluster = self.id, starts = waiting.starts, "{message}");
         Err(Fault::Passing {
             message,
             class,
@@ -184,7 +180,7 @@ impl Cluster {
     }
 
     async fn look(&self) -> Result<Found, CallError> {
-        let query = [("cluster_id", self.cluster_id.clone())];
+        let query = [("cluster_id", self.id.clone())];
         let shown: Shown = self.client.get(Call::ClusterGet, &query).await?;
         match shown.state.as_str() {
             "RUNNING" | "RESIZING" => {
@@ -218,12 +214,12 @@ impl Cluster {
                 .map(|reason| reason.code.clone());
             return Ok(Found::Refused(RunError { code, ..error }));
         }
-        let body = json!({"cluster_id": self.cluster_id}).to_string();
+        let body = json!({"cluster_id": self.id}).to_string();
         let reply: Result<Value, _> = self.client.post(Call::ClusterStart, body.into()).await;
         match reply {
             Ok(_) => {
                 info!(
-                    cluster = self.cluster_id,
+                    cluster = self.id,
                     host = self.client.host(),
                     "the cluster is started"
                 );
@@ -242,7 +238,7 @@ impl Cluster {
 
     /// `cluster 1121-x at adb-1.azuredatabricks.net`.
     fn name(&self) -> String {
-        format!("cluster {} at {}", self.cluster_id, self.client.host())
+        format!("cluster {} at {}", self.id, self.client.host())
     }
 
     /// Its state, for a person.
@@ -259,5 +255,58 @@ impl Cluster {
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
+
+    #[tokio::test(start_paused = true)]
+    async fn half_an_hour_is_the_longest_wait() {
+        // The first test installs it; the others find it.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let interval = Duration::from_secs(1);
+        let settings = DatabricksSettings {
+            host: "http://127.0.0.1:1".parse().unwrap(),
+            auth: Auth::Pat(SecretSource::Value("t".to_owned().into())),
+            reach: Reach::default(),
+            max_active_runs: 1,
+            submit_per_second: 1.0,
+            poll_per_second: 1.0,
+            poll_interval: (interval, interval),
+            call_timeout: interval,
+        };
+        let client = Client::new("lake", &settings).unwrap();
+        let cluster = Cluster::new(client, "c1", interval);
+        let pending = || Ok(Found::Waiting("cluster c1 is PENDING".to_owned()));
+        for _ in 0..3 {
+            assert!(matches!(
+                cluster.judge(pending()),
+                Err(Fault::Passing { .. })
+            ));
+            advance(Duration::from_mins(9)).await;
+        }
+        advance(Duration::from_mins(3)).await;
+        let Err(Fault::Refused(error)) = cluster.judge(pending()) else {
+            panic!("30 minutes are over");
+        };
+        assert!(error.message.ends_with("was not ready within 30 minutes"));
+        // Whoever comes later waits anew.
+        assert!(matches!(
+            cluster.judge(pending()),
+            Err(Fault::Passing { .. })
+        ));
+        assert_eq!(cluster.judge(Ok(Found::Ready)), Ok(()));
+        advance(Duration::from_mins(40)).await;
+        assert!(matches!(
+            cluster.judge(pending()),
+            Err(Fault::Passing { .. })
+        ));
     }
 }

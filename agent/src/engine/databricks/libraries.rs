@@ -17,8 +17,9 @@ pub(super) struct Libraries {
 
 #[derive(Debug, Deserialize)]
 struct Library {
-    #[serde(default)]
-    library: Value,
+    /// Its kind and name.
+    #[serde(default, rename = "library")]
+    named: Value,
     #[serde(default)]
     status: String,
     #[serde(default)]
@@ -60,12 +61,8 @@ impl Libraries {
 impl Library {
     /// `{"pypi": {"package": "x"}}` is `pypi x`.
     fn name(&self) -> String {
-        let Some((kind, of)) = self
-            .library
-            .as_object()
-            .and_then(|kinds| kinds.iter().next())
-        else {
-            return self.library.to_string();
+        let Some((kind, of)) = self.named.as_object().and_then(|kinds| kinds.iter().next()) else {
+            return self.named.to_string();
         };
         let name = of
             .get("package")

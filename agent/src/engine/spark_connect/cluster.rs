@@ -24,8 +24,8 @@ pub(super) struct OnDatabricks {
 
 #[derive(Debug)]
 enum At {
-    Cluster(Cluster, MetadataValue<Ascii>),
-    Serverless(Client),
+    Cluster(Box<Cluster>, MetadataValue<Ascii>),
+    Serverless(Box<Client>),
 }
 
 impl OnDatabricks {
@@ -44,9 +44,9 @@ impl OnDatabricks {
                 let header = MetadataValue::try_from(id)
                     .map_err(|_| "the cluster_id can't be sent as a header".to_owned())?;
                 let interval = compute.workspace.poll_interval.0;
-                At::Cluster(Cluster::new(client, id, interval), header)
+                At::Cluster(Box::new(Cluster::new(client, id, interval)), header)
             }
-            Compute::Serverless => At::Serverless(client),
+            Compute::Serverless => At::Serverless(Box::new(client)),
         };
         Ok(Self {
             headers: headers_of(settings)?,
@@ -114,7 +114,7 @@ mod tests {
             user_id: None,
             headers: vec![("x-place".to_owned(), "harbour".to_owned().into())],
             token: None,
-            compute: Some(ComputeSettings { workspace, compute }),
+            compute: Some(Box::new(ComputeSettings { workspace, compute })),
             max_active_runs: 1,
         };
         let compute = settings.compute.clone().unwrap();

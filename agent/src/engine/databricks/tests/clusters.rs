@@ -2,6 +2,7 @@
 
 use super::super::{Client, Cluster};
 use super::*;
+use sparkferry_shared::ErrorClass;
 
 /// A cluster that needs so long to start; it is up.
 async fn create(ground: &Ground, start_ms: u32) {
@@ -123,4 +124,50 @@ async fn a_cluster_that_does_not_exist_is_refused() {
         other => panic!("{other:?}"),
     }
     assert!(cluster.trouble().unwrap().contains("c1"));
+}
+
+#[tokio::test]
+async fn a_cluster_that_never_comes_up_is_started_three_times() {
+    let ground = Ground::new().await;
+    let shown = json!({"cluster_id": "c1", "state": "TERMINATED", "state_message": "no machines",
+        "termination_reason": {"code": "CLOUD_PROVIDER_RESOURCE_STOCKOUT", "type": "CLOUD_FAILURE",
+            "parameters": {"region": "north"}}});
+    ground
+        .rules(json!([
+            {"call": "clusters/get", "status": 200, "body": shown},
+            {"call": "clusters/start", "status": 200, "body": {}},
+        ]))
+        .await;
+    let cluster = ground.cluster();
+    let (answer, told) = awaited(&cluster).await;
+    let Err(Fault::Refused(error)) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(error.class, ErrorClass::Infrastructure);
+    assert_eq!(
+        error.code.as_deref(),
+        Some("CLOUD_PROVIDER_RESOURCE_STOCKOUT")
+    );
+    for words in ["cluster c1", "no machines", "north", "after 3 starts"] {
+        assert!(error.message.contains(words), "{}", error.message);
+    }
+    assert_eq!((told.len(), ground.calls("clusters/start").await), (3, 3));
+    // Whoever waited along hears the same, and no start is added.
+    assert_eq!(cluster.ready().await, Err(Fault::Refused(error)));
+    assert_eq!(ground.calls("clusters/start").await, 3);
+}
+
+#[tokio::test]
+async fn what_goes_wrong_on_the_way_to_a_cluster_passes() {
+    let ground = Ground::new().await;
+    create(&ground, 0).await;
+    let cluster = ground.cluster();
+    ground
+        .rules(json!({"call": "clusters/get", "times": 1, "lose_reply": true}))
+        .await;
+    let Err(Fault::Passing { perhaps_done, .. }) = cluster.ready().await else {
+        panic!("the reply was lost");
+    };
+    assert!(!perhaps_done, "no run can have begun");
+    assert!(cluster.trouble().is_some());
 }
