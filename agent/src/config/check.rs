@@ -30,7 +30,7 @@ pub(super) fn check(file: File, variables: &Variables) -> Result<Settings, Confi
         let (kind, rest) = settings.split(&path)?;
         let checked = match kind.as_str() {
             "databricks" => {
-                Connection::Databricks(databricks(&path, read(&path, rest)?, variables)?)
+                Connection::Databricks(Box::new(databricks(&path, read(&path, rest)?, variables)?))
             }
             "spark_connect" => {
                 Connection::SparkConnect(spark_connect(&path, read(&path, rest)?, variables)?)

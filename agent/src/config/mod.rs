@@ -107,7 +107,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone)]
 pub enum Connection {
     /// A Databricks workspace.
-    Databricks(DatabricksSettings),
+    Databricks(Box<DatabricksSettings>),
     /// A Spark Connect server.
     SparkConnect(SparkConnectSettings),
 }
