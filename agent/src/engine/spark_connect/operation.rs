@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
-use sparkferry_shared::{ErrorClass, RunError};
 use spark_connect_proto::ExecutePlanResponse;
 use spark_connect_proto::execute_plan_response::ResponseType;
+use sparkferry_shared::{ErrorClass, RunError};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 use tracing::debug;

@@ -6,9 +6,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use spark_connect_proto::spark_connect_service_client::SparkConnectServiceClient;
 use spark_connect_proto::{ExecutePlanResponse, ReattachExecuteRequest};
-use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -170,7 +170,9 @@ impl Server {
         let answer = timeout(CALL_TIMEOUT, send(self.stub(), request)).await;
         let answer = answer.unwrap_or_else(|_| {
             let seconds = CALL_TIMEOUT.as_secs();
-            Err(Status::deadline_exceeded(format!("no answer within {seconds} s")))
+            Err(Status::deadline_exceeded(format!(
+                "no answer within {seconds} s"
+            )))
         });
         self.count(call, answer.as_ref().err());
         answer.map(Response::into_inner)
@@ -181,8 +183,7 @@ impl Server {
     pub(super) async fn execute(&self, body: Bytes) -> Result<Answers, Status> {
         let request = self.request(body).await?;
         let path = "/spark.connect.SparkConnectService/ExecutePlan";
-        let mut grpc =
-            Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE);
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE);
         let answer = async {
             grpc.ready()
                 .await
@@ -230,9 +231,11 @@ impl Server {
                 Some(format!("{} does not accept our credentials", self.host))
             }
             (Code::ResourceExhausted, _) => Some(format!("{} has too much to do", self.host)),
-            (_, Some(error)) if !answered => {
-                Some(format!("{} can't be reached: {}", self.host, error.message()))
-            }
+            (_, Some(error)) if !answered => Some(format!(
+                "{} can't be reached: {}",
+                self.host,
+                error.message()
+            )),
             _ => None,
         };
     }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use spark_connect_proto::add_artifacts_request::{Batch, Payload, SingleChunkArtifact};
 use spark_connect_proto::config_request::{self, Operation, operation};
 use spark_connect_proto::execute_plan_request::{RequestOption, request_option};
@@ -14,7 +15,6 @@ use spark_connect_proto::{
     KeyValue, ReattachExecuteRequest, ReattachOptions, ReleaseExecuteRequest,
     ReleaseSessionRequest, UserContext,
 };
-use bytes::Bytes;
 use sparkferry_shared::Key;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -129,26 +129,20 @@ impl Session {
         };
         let messages = futures_util::stream::iter([body]);
         let call = Call::AddArtifacts;
-        let send = |mut stub: Stub, request| async move {
-            stub.add_artifacts(request).await
-        };
+        let send = |mut stub: Stub, request| async move { stub.add_artifacts(request).await };
         let answer = self.server.call(call, messages, send).await?;
         self.observe(&answer.server_side_session_id);
         let broken = answer.artifacts.iter().find(|file| !file.is_crc_successful);
         match broken {
-            Some(file) => Err(Status::data_loss(format!(
-                "{} arrived damaged",
-                file.name
-            ))),
+            Some(file) => Err(Status::data_loss(format!("{} arrived damaged", file.name))),
             None => Ok(()),
         }
     }
 
     /// Begins an operation and asks for its answers.
     pub(super) async fn execute(&self, operation: Uuid, plan: &Bytes) -> Result<Answers, Status> {
-        let reattachable = request_option::RequestOption::ReattachOptions(ReattachOptions {
-            reattachable: true,
-        });
+        let reattachable =
+            request_option::RequestOption::ReattachOptions(ReattachOptions { reattachable: true });
         let request = ExecutePlanRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
@@ -195,11 +189,13 @@ impl Session {
             }),
             extensions: Vec::new(),
         };
-        let send =
-            |mut stub: Stub, request| async move { stub.get_status(request).await };
+        let send = |mut stub: Stub, request| async move { stub.get_status(request).await };
         match self.server.call(Call::Status, body, send).await {
             Ok(answer) => {
-                let state = answer.operation_statuses.first().map(|status| status.state());
+                let state = answer
+                    .operation_statuses
+                    .first()
+                    .map(|status| status.state());
                 Ok(Some(state.unwrap_or(OperationState::Unknown)))
             }
             Err(status) if status.code() == Code::Unimplemented => Ok(None),
@@ -217,8 +213,7 @@ impl Session {
             interrupt_type: InterruptType::OperationId.into(),
             interrupt: Some(Interrupt::OperationId(operation.to_string())),
         };
-        let send =
-            |mut stub: Stub, request| async move { stub.interrupt(request).await };
+        let send = |mut stub: Stub, request| async move { stub.interrupt(request).await };
         let answer = self.server.call(Call::Interrupt, body, send).await?;
         Ok(!answer.interrupted_ids.is_empty())
     }
@@ -235,9 +230,7 @@ impl Session {
             error_id,
             client_type: Some(CLIENT.to_owned()),
         };
-        let send = |mut stub: Stub, request| async move {
-            stub.fetch_error_details(request).await
-        };
+        let send = |mut stub: Stub, request| async move { stub.fetch_error_details(request).await };
         self.server.call(Call::ErrorDetails, body, send).await
     }
 
@@ -251,9 +244,7 @@ impl Session {
             client_type: Some(CLIENT.to_owned()),
             release: Some(Release::ReleaseAll(ReleaseAll {})),
         };
-        let send = |mut stub: Stub, request| async move {
-            stub.release_execute(request).await
-        };
+        let send = |mut stub: Stub, request| async move { stub.release_execute(request).await };
         let answer = self.server.call(Call::ReleaseExecute, body, send).await;
         answer.map(drop)
     }

@@ -3,10 +3,10 @@
 //! To decode a producer's plan and encode it again would lose what a newer Spark put into it, and
 //! fails on long chains of operators, which nest deeper than a decoder here goes.
 
-use spark_connect_proto::{ExecutePlanRequest, ExecutePlanResponse};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
+use spark_connect_proto::{ExecutePlanRequest, ExecutePlanResponse};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
