@@ -255,9 +255,9 @@ fn tell(cases: &[Case], results: &BTreeMap<Id, RunResult>, stats: &Stats) -> Res
     print::line(
         "\nAll as it has to be. What to try next:\n  \
            sparkferry demo --spark   # with statements too (pip install pysail)\n  \
-           sparkferry sandbox    # a stand-in that stays; it prints a connection for config/agent.toml\n  \
-           sparkferry check      # are the queue and every connection of config/agent.toml there?\n  \
-           sparkferry run        # the worker",
+           sparkferry sandbox        # a stand-in that stays; it prints a connection for config/agent.toml\n  \
+           sparkferry check          # are the queue and every connection of config/agent.toml there?\n  \
+           sparkferry run            # the worker",
     )?;
     Ok(Exit::Success)
 }
