@@ -10,7 +10,7 @@ fn lake(rest: &str) -> String {
 fn read(rest: &str) -> SparkConnectSettings {
     match &load_text(&lake(rest), &[]).unwrap().connections["lake"] {
         Connection::SparkConnect(settings) => settings.clone(),
-        other => panic!("{other:?}"),
+        other @ Connection::Databricks(_) => panic!("{other:?}"),
     }
 }
 
@@ -72,10 +72,7 @@ fn a_token_has_a_setting_of_its_own_too() {
 #[test]
 fn what_is_wrong_is_told_without_the_secret() {
     for (rest, words) in [
-        (
-            r#"max_active_runs = 1"#,
-            ["connections.lake.url", "is needed"],
-        ),
+        ("max_active_runs = 1", ["connections.lake.url", "is needed"]),
         (
             r#"url = "http://hunter2:1""#,
             ["connections.lake.url", "sc://"],

@@ -275,7 +275,7 @@ impl<'a> Operation<'a> {
             }
             Said::Failed(error) => Round::Fate(Fate::Failed(error)),
             Said::Canceled(error) => Round::Fate(Fate::Canceled(error)),
-            said => match resolve(&self, &said).await {
+            said => match resolve(self, &said).await {
                 Resolved::Fate(fate) => {
                     if matches!(fate, Fate::Succeeded) {
                         self.table.gone("the server no longer keeps the rows");

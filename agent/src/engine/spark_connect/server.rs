@@ -167,7 +167,8 @@ impl Server {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let request = self.request(body).await?;
-        let answer = timeout(CALL_TIMEOUT, send(self.stub(), request)).await;
+        // On the heap: the generated calls are tens of kilobytes.
+        let answer = timeout(CALL_TIMEOUT, Box::pin(send(self.stub(), request))).await;
         let answer = answer.unwrap_or_else(|_| {
             let seconds = CALL_TIMEOUT.as_secs();
             Err(Status::deadline_exceeded(format!(

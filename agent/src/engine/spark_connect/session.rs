@@ -7,6 +7,7 @@ use spark_connect_proto::add_artifacts_request::{Batch, Payload, SingleChunkArti
 use spark_connect_proto::config_request::{self, Operation, operation};
 use spark_connect_proto::execute_plan_request::{RequestOption, request_option};
 use spark_connect_proto::get_status_request::OperationStatusRequest;
+use spark_connect_proto::get_status_response::OperationStatus;
 use spark_connect_proto::interrupt_request::{Interrupt, InterruptType};
 use spark_connect_proto::release_execute_request::{Release, ReleaseAll};
 use spark_connect_proto::{
@@ -49,8 +50,8 @@ impl Session {
         }
     }
 
-    fn user(&self) -> Option<UserContext> {
-        Some(user(&self.server.user_id))
+    fn user(&self) -> UserContext {
+        user(&self.server.user_id)
     }
 
     fn observed(&self) -> Option<String> {
@@ -103,7 +104,7 @@ impl Session {
         let body = ConfigRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             operation: Some(Operation {
                 op_type: Some(operation),
             }),
@@ -122,7 +123,7 @@ impl Session {
     ) -> Result<(), Status> {
         let body = AddArtifactsRequest {
             session_id: self.id.clone(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             client_observed_server_side_session_id: self.observed(),
             client_type: Some(CLIENT.to_owned()),
             payload: Some(Payload::Batch(Batch { artifacts })),
@@ -146,7 +147,7 @@ impl Session {
         let request = ExecutePlanRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             operation_id: Some(operation.to_string()),
             plan: None,
             client_type: Some(CLIENT.to_owned()),
@@ -168,7 +169,7 @@ impl Session {
         let body = ReattachExecuteRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             operation_id: operation.to_string(),
             client_type: Some(CLIENT.to_owned()),
             last_response_id,
@@ -180,7 +181,7 @@ impl Session {
     pub(super) async fn status(&self, operation: Uuid) -> Result<Option<OperationState>, Status> {
         let body = GetStatusRequest {
             session_id: self.id.clone(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             client_type: Some(CLIENT.to_owned()),
             client_observed_server_side_session_id: self.observed(),
             operation_status: Some(OperationStatusRequest {
@@ -195,7 +196,7 @@ impl Session {
                 let state = answer
                     .operation_statuses
                     .first()
-                    .map(|status| status.state());
+                    .map(OperationStatus::state);
                 Ok(Some(state.unwrap_or(OperationState::Unknown)))
             }
             Err(status) if status.code() == Code::Unimplemented => Ok(None),
@@ -208,7 +209,7 @@ impl Session {
         let body = InterruptRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             client_type: Some(CLIENT.to_owned()),
             interrupt_type: InterruptType::OperationId.into(),
             interrupt: Some(Interrupt::OperationId(operation.to_string())),
@@ -226,7 +227,7 @@ impl Session {
         let body = FetchErrorDetailsRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             error_id,
             client_type: Some(CLIENT.to_owned()),
         };
@@ -239,7 +240,7 @@ impl Session {
         let body = ReleaseExecuteRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             operation_id: operation.to_string(),
             client_type: Some(CLIENT.to_owned()),
             release: Some(Release::ReleaseAll(ReleaseAll {})),

@@ -102,7 +102,7 @@ mod tests {
     fn what_no_decoder_here_knows_arrives_untouched() {
         let unknown = [0xfa, 0xff, 0x03, 0x03, 1, 2, 3];
         let sent = spliced(&ExecutePlanRequest::default(), &unknown);
-        assert_eq!(&sent[..2], [PLAN as u8 * 8 + 2, 7]);
+        assert_eq!(&sent[..2], [3 * 8 + 2, 7]);
         assert_eq!(&sent[2..], unknown);
     }
 }
