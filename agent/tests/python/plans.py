@@ -57,7 +57,7 @@ def fails_in_python():
 def is_deeper_than_decoders_like():
     ferry = Ferry()
     df = ferry.spark.range(1)
-    for _ in range(150):
+    for _ in range(70):
         df = df.select((F.col("id") + 1).alias("id"))
     ferry.rows(df)
     show(ferry, id="plan-deep")

@@ -15,7 +15,7 @@ use crate::cli::exit::Exit;
 use crate::cli::print;
 use crate::cli::problem::Problem;
 use crate::config;
-use crate::engine::{Engine, table};
+use crate::engine::{Engine, Fault, table};
 
 /// The variable by which Spark's own clients find their server.
 const VARIABLE: &str = "SPARK_REMOTE";
@@ -35,18 +35,8 @@ pub(super) struct Spark {
 }
 
 impl Spark {
-    /// The server that the person asked for: with `--spark` (whose value is a virtual environment)
-    /// one is started, its files in `folder`; else that of `SPARK_REMOTE`; else none.
-    pub(super) async fn find(
-        start: Option<&Option<PathBuf>>,
-        namespace: &str,
-        folder: &Path,
-    ) -> Result<Option<Self>, Problem> {
-        if let Some(venv) = start {
-            return Self::start(venv.as_deref(), namespace, folder)
-                .await
-                .map(Some);
-        }
+    /// The server that `SPARK_REMOTE` names, if it is set.
+    pub(super) async fn of_variable(namespace: &str) -> Result<Option<Self>, Problem> {
         let Some(url) = std::env::var(VARIABLE).ok().filter(|url| !url.is_empty()) else {
             return Ok(None);
         };
@@ -62,32 +52,41 @@ impl Spark {
         }))
     }
 
-    async fn start(venv: Option<&Path>, namespace: &str, folder: &Path) -> Result<Self, Problem> {
-        let program = look_for(venv)?;
+    /// Starts one, found in the virtual environment or where it usually is, with its files in
+    /// `folder`.
+    pub(super) async fn start(
+        venv: Option<PathBuf>,
+        namespace: &str,
+        folder: &Path,
+    ) -> Result<Self, Problem> {
+        let looking = tokio::task::spawn_blocking(move || look_for(venv.as_deref()));
+        let program = looking.await.map_err(failed)??;
         let port = free_port().map_err(failed)?;
         print::line(&format!("Starting {} ...", program.display()))?;
+        let log = folder.join("spark.log");
+        let output = tokio::fs::File::create(&log).await.map_err(failed)?;
+        let output = output.into_std().await;
         let mut server = command(&program, port, folder)
             .current_dir(folder)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(output.try_clone().map_err(failed)?)
+            .stderr(output)
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| failed(format!("{}: {e}", program.display())))?;
         let engine = open(&format!("sc://127.0.0.1:{port}"), namespace).map_err(failed)?;
         let until = Instant::now() + STARTUP;
         let told = loop {
-            match engine.check().await {
+            match ask(&*engine).await {
                 Ok(told) => break told,
-                Err(fault) if Instant::now() > until => {
-                    let text = format!("{} does not answer: {fault}", program.display());
-                    return Err(Problem::told(Exit::Unreachable, text));
+                Err(_) if Instant::now() > until => {
+                    let how = format!("does not answer after {STARTUP:?}");
+                    return Err(gone(&program, &how, &log).await);
                 }
                 Err(_) => sleep(LOOK).await,
             }
             if let Some(status) = server.try_wait().map_err(failed)? {
-                let text = format!("{} ended at once: {status}", program.display());
-                return Err(Problem::told(Exit::Unreachable, text));
+                return Err(gone(&program, &format!("ended ({status})"), &log).await);
             }
         };
         Ok(Self {
@@ -95,6 +94,23 @@ impl Spark {
             told,
             _server: Some(server),
         })
+    }
+}
+
+/// The server is not to be had: how, and the last that it said.
+async fn gone(program: &Path, how: &str, log: &Path) -> Problem {
+    let said = tokio::fs::read_to_string(log).await.unwrap_or_default();
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    let text = format!("{} {how}: {}", program.display(), last.unwrap_or_default());
+    Problem::told(Exit::Unreachable, text)
+}
+
+/// What the server says of itself. One that refuses to say is there all the same: Sail does where
+/// it finds no PySpark.
+async fn ask(engine: &dyn Engine) -> Result<String, Fault> {
+    match engine.check().await {
+        Err(Fault::Refused(_)) => Ok("it answers, and tells no version".to_owned()),
+        asked => asked,
     }
 }
 
@@ -124,39 +140,45 @@ fn look_for(venv: Option<&Path>) -> Result<PathBuf, Problem> {
         let folder = std::env::var_os(variable).filter(|value| !value.is_empty())?;
         Some(PathBuf::from(folder).join("bin"))
     };
-    let folders: Vec<PathBuf> = match venv {
-        Some(venv) => vec![venv.join("bin")],
-        None => {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let own = [folder("VIRTUAL_ENV"), folder("SPARK_HOME")];
-            own.into_iter()
-                .flatten()
-                .chain(std::env::split_paths(&path))
-                .collect()
-        }
+    let folders: Vec<PathBuf> = if let Some(venv) = venv {
+        vec![venv.join("bin")]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let own = [folder("VIRTUAL_ENV"), folder("SPARK_HOME")];
+        let own = own.into_iter().flatten();
+        own.chain(std::env::split_paths(&path)).collect()
     };
     let mut programs = ["sail", "spark-submit"]
         .iter()
         .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    programs.find(|program| program.is_file()).ok_or_else(|| {
-        let places = match venv {
-            Some(venv) => venv.join("bin").display().to_string(),
-            None => "VIRTUAL_ENV, SPARK_HOME and PATH".to_owned(),
-        };
-        let text = format!(
-            "--spark: neither sail nor spark-submit is in {places}. One of them is brought by\n  \
+    if let Some(program) = programs.find(|program| program.is_file()) {
+        // It is started in another folder than this.
+        return std::path::absolute(program).map_err(failed);
+    }
+    let places = match venv {
+        Some(venv) => venv.join("bin").display().to_string(),
+        None => "VIRTUAL_ENV, SPARK_HOME and PATH".to_owned(),
+    };
+    let text = format!(
+        "--spark: neither sail nor spark-submit is in {places}. One of them is brought by\n  \
                python3 -m venv spark && spark/bin/pip install pysail            # 170 MB, starts in a second\n  \
                python3 -m venv spark && spark/bin/pip install 'pyspark[connect]'  # 490 MB, needs Java 17\n\
-             and found by `sparkferry demo --spark spark`. Or name a server that runs: \
+             and found by `sparkferry demo --spark --venv spark`. Or name a server that runs: \
              {VARIABLE}=sc://127.0.0.1:15002"
-        );
-        Problem::told(Exit::Unreachable, text)
-    })
+    );
+    Err(Problem::told(Exit::Unreachable, text))
 }
 
 /// How each of the two is started, on this machine only.
 fn command(program: &Path, port: u16, folder: &Path) -> Command {
     let mut command = Command::new(program);
+    // Beside them stands the Python that they belong to.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let beside = program.parent().map(Path::to_owned);
+    let folders = beside.into_iter().chain(std::env::split_paths(&path));
+    if let Ok(path) = std::env::join_paths(folders) {
+        command.env("PATH", path);
+    }
     if program.ends_with("sail") {
         command.args([
             "spark",
