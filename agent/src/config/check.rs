@@ -148,7 +148,11 @@ pub(super) fn secret(
 }
 
 /// Puts the value of `${CREDENTIALS_DIRECTORY}` (systemd's) in its place.
-fn expand(setting: &str, path: &str, variables: &Variables) -> Result<PathBuf, ConfigError> {
+pub(super) fn expand(
+    setting: &str,
+    path: &str,
+    variables: &Variables,
+) -> Result<PathBuf, ConfigError> {
     const CREDENTIALS: &str = "${CREDENTIALS_DIRECTORY}";
     if !path.contains(CREDENTIALS) {
         return Ok(path.into());

@@ -110,6 +110,10 @@ impl Default for LogFile {
 pub(super) struct DatabricksFile {
     pub(super) host: Option<String>,
     pub(super) auth: Option<Tagged>,
+    #[serde(default)]
+    pub(super) tls: TlsFile,
+    pub(super) proxy: Option<Secret>,
+    pub(super) proxy_file: Option<String>,
     #[serde(default = "max_active_runs")]
     pub(super) max_active_runs: u32,
     #[serde(default = "submit_per_second")]
@@ -120,6 +124,24 @@ pub(super) struct DatabricksFile {
     pub(super) poll_interval_seconds: IntervalFile,
     #[serde(default = "call_timeout_seconds")]
     pub(super) call_timeout_seconds: u64,
+}
+
+impl DatabricksFile {
+    /// Nothing but where it is and how to be let in.
+    pub(super) fn only(host: Option<String>, auth: Option<Tagged>) -> Self {
+        Self {
+            host,
+            auth,
+            tls: TlsFile::default(),
+            proxy: None,
+            proxy_file: None,
+            max_active_runs: max_active_runs(),
+            submit_per_second: submit_per_second(),
+            poll_per_second: poll_per_second(),
+            poll_interval_seconds: IntervalFile::default(),
+            call_timeout_seconds: call_timeout_seconds(),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,6 +166,59 @@ impl Default for IntervalFile {
 pub(super) struct PatFile {
     pub(super) token: Option<Secret>,
     pub(super) token_file: Option<String>,
+}
+
+/// An `auth` of the type `oauth_m2m`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct M2mFile {
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<Secret>,
+    pub(super) client_secret_file: Option<String>,
+}
+
+/// An `auth` of the type `azure_service_principal`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PrincipalFile {
+    pub(super) tenant_id: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<Secret>,
+    pub(super) client_secret_file: Option<String>,
+    pub(super) authority_host: Option<String>,
+    pub(super) azure_workspace_resource_id: Option<String>,
+}
+
+/// An `auth` of the type `azure_managed_identity`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IdentityFile {
+    pub(super) client_id: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) azure_workspace_resource_id: Option<String>,
+}
+
+/// An `auth` of the type `federation`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FederationFile {
+    pub(super) token_file: Option<String>,
+    pub(super) client_id: Option<String>,
+}
+
+/// An `auth` of the type `profile`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProfileFile {
+    pub(super) profile: String,
+    pub(super) config_file: Option<String>,
+}
+
+/// The table `tls` of a connection.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TlsFile {
+    pub(super) ca_file: Option<String>,
 }
 
 fn max_active_runs() -> u32 {

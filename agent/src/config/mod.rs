@@ -3,10 +3,16 @@
 //! [`load`] reads; [`Settings`] is what the rest of the program sees: every value in the type that
 //! it is used in, every combination checked, every secret in a type that prints nothing.
 
+mod address;
+mod ambient;
+mod auth;
 mod check;
+mod compute;
 mod databricks;
 mod file;
 mod load;
+mod profile;
+mod reach;
 pub mod secret;
 mod shape;
 mod spark_connect;
@@ -21,7 +27,10 @@ use std::time::Duration;
 use sparkferry_shared::Topology;
 use url::Url;
 
+pub use address::is_loopback;
+pub use auth::{Auth, AzureWorkspace};
 pub use load::{DEFAULT_FILES, VARIABLE_PREFIX, default_file, load};
+pub use reach::{Reach, check_proxy};
 pub use secret::{Secret, SecretError, SecretSource};
 
 /// All settings, checked.
@@ -120,6 +129,8 @@ pub struct DatabricksSettings {
     pub host: Url,
     /// How to be let in.
     pub auth: Auth,
+    /// How it is reached.
+    pub reach: Reach,
     /// Runs that may be under way in this worker: the prefetch of the connection's queue.
     pub max_active_runs: u32,
     /// Calls a second that start runs.
@@ -130,13 +141,6 @@ pub struct DatabricksSettings {
     pub poll_interval: (Duration, Duration),
     /// How long one call may take before it counts as failed.
     pub call_timeout: Duration,
-}
-
-/// How to be let into a Databricks workspace.
-#[derive(Debug, Clone)]
-pub enum Auth {
-    /// A personal access token.
-    Pat(SecretSource),
 }
 
 /// Settings of a Spark Connect server.
@@ -150,8 +154,28 @@ pub struct SparkConnectSettings {
     pub headers: Vec<(String, Secret)>,
     /// The bearer token. Only where TLS is spoken, or on loopback.
     pub token: Option<SecretSource>,
+    /// Where the server is compute of a Databricks workspace. The token is then the workspace's.
+    pub compute: Option<ComputeSettings>,
     /// Runs that may be under way in this worker: the prefetch of the connection's queue.
     pub max_active_runs: u32,
+}
+
+/// Compute of a Databricks workspace that speaks Spark Connect.
+#[derive(Debug, Clone)]
+pub struct ComputeSettings {
+    /// The workspace: where clusters are looked up and started, and what lets us in.
+    pub workspace: DatabricksSettings,
+    /// Which compute.
+    pub compute: Compute,
+}
+
+/// Which compute of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compute {
+    /// The cluster of this id. If it is down, it is started.
+    Cluster(String),
+    /// Serverless compute, which is always there.
+    Serverless,
 }
 
 /// A setting is wrong. Its text tells which one, what is wrong, and what to do.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use super::profile::entry;
+
 const NOT_TEXT: &str = "is a secret, which is text: put it in quotes";
 
 /// A secret. `Debug` and `Display` print `[secret]`.
@@ -94,6 +96,15 @@ pub enum SecretSource {
     Value(Secret),
     /// The value stands in a file, read each time it is needed, so that it may be rotated.
     File(PathBuf),
+    /// The value stands in a profile of `~/.databrickscfg`, read each time it is needed.
+    Profile {
+        /// The file.
+        file: PathBuf,
+        /// The profile.
+        profile: String,
+        /// The name of the value.
+        name: String,
+    },
 }
 
 /// A secret can't be had.
@@ -110,6 +121,16 @@ pub enum SecretError {
     /// The file holds nothing.
     #[error("the secret's file {0} is empty")]
     Empty(PathBuf),
+    /// The profile no longer has it.
+    #[error("the profile [{profile}] of {file} has no {name}")]
+    NotInProfile {
+        /// The file.
+        file: PathBuf,
+        /// The profile.
+        profile: String,
+        /// The name of the value.
+        name: String,
+    },
 }
 
 impl SecretSource {
@@ -118,6 +139,11 @@ impl SecretSource {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
             Self::File(path) => content(path, tokio::fs::read_to_string(path).await),
+            Self::Profile {
+                file,
+                profile,
+                name,
+            } => of_profile(file, tokio::fs::read_to_string(file).await, profile, name),
         }
     }
 
@@ -126,6 +152,11 @@ impl SecretSource {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
             Self::File(path) => content(path, std::fs::read_to_string(path)),
+            Self::Profile {
+                file,
+                profile,
+                name,
+            } => of_profile(file, std::fs::read_to_string(file), profile, name),
         }
     }
 }
@@ -140,6 +171,23 @@ fn content(path: &Path, read: std::io::Result<String>) -> Result<Secret, SecretE
         return Err(SecretError::Empty(path.to_owned()));
     }
     Ok(text.to_owned().into())
+}
+
+fn of_profile(
+    file: &Path,
+    read: std::io::Result<String>,
+    profile: &str,
+    name: &str,
+) -> Result<Secret, SecretError> {
+    let text = content(file, read)?;
+    let value = entry(text.expose(), profile, name);
+    value
+        .map(|value| value.to_owned().into())
+        .ok_or_else(|| SecretError::NotInProfile {
+            file: file.to_owned(),
+            profile: profile.to_owned(),
+            name: name.to_owned(),
+        })
 }
 
 #[cfg(test)]

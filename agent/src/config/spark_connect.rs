@@ -1,11 +1,14 @@
-//! The settings of a Spark Connect server.
+//! The settings of a Spark Connect server, also of one on Databricks.
 
 use serde::Deserialize;
-use url::{Host, Url};
+use url::Url;
 
+use super::address::is_loopback;
 use super::check::{Variables, secret, value};
+use super::compute::{ComputeFile, compute};
 use super::secret::{Secret, SecretSource};
-use super::{ConfigError, SparkConnectSettings};
+use super::shape::Tagged;
+use super::{ComputeSettings, ConfigError, SparkConnectSettings};
 
 /// The port of a Spark Connect server where the URL names none.
 const DEFAULT_PORT: u16 = 15002;
@@ -19,6 +22,10 @@ pub(super) struct SparkConnectFile {
     pub(super) url_file: Option<String>,
     pub(super) token: Option<Secret>,
     pub(super) token_file: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) auth: Option<Tagged>,
+    pub(super) cluster_id: Option<String>,
+    pub(super) serverless: Option<bool>,
     #[serde(default = "max_active_runs")]
     pub(super) max_active_runs: u32,
 }
@@ -36,12 +43,47 @@ pub(super) fn spark_connect(
     if file.max_active_runs == 0 {
         return Err(value(at("max_active_runs"), "must be at least 1"));
     }
-    let url = secret(&at("url"), file.url, file.url_file, variables)?
-        .ok_or_else(|| value(at("url"), "is needed, such as sc://127.0.0.1:15002"))?
-        .read_at_start()
-        .map_err(|e| value(at("url_file"), e.to_string()))?;
-    let address = Address::read(&at("url"), &url)?;
+    let max_active_runs = file.max_active_runs;
+    let url = secret(&at("url"), file.url, file.url_file, variables)?;
+    let url = url.map(|url| url.read_at_start()).transpose();
+    let url = url.map_err(|e| value(at("url_file"), e.to_string()))?;
     let own = secret(&at("token"), file.token, file.token_file, variables)?;
+    let mut address = match &url {
+        Some(url) => Some(Address::read(&at("url"), url)?),
+        None => None,
+    };
+    let file = ComputeFile {
+        host: file.host,
+        auth: file.auth,
+        cluster_id: file.cluster_id,
+        serverless: file.serverless,
+    };
+    let compute = compute(
+        path,
+        file,
+        address.as_ref().map(|it| &it.endpoint),
+        variables,
+    )?;
+    if let Some(compute) = &compute {
+        let address = address.get_or_insert_with(|| Address::of_workspace(compute));
+        if own.is_some() || address.token.is_some() {
+            return Err(value(
+                at("token"),
+                "stands beside cluster_id or serverless, where the token belongs to `auth`: \
+                 auth = { type = \"pat\", token_file = \"...\" }",
+            ));
+        }
+        // Databricks speaks nothing else, and the token goes along.
+        if !is_loopback(&address.endpoint) {
+            address.speak_tls();
+        }
+    }
+    let address = address.ok_or_else(|| {
+        value(
+            at("url"),
+            "is needed, such as sc://127.0.0.1:15002 (or host and cluster_id)",
+        )
+    })?;
     if own.is_some() && address.token.is_some() {
         return Err(value(
             at("token"),
@@ -49,7 +91,7 @@ pub(super) fn spark_connect(
         ));
     }
     let token = own.or(address.token.map(SecretSource::Value));
-    if token.is_some() && !address.tls && !address.loopback {
+    if token.is_some() && !address.tls && !is_loopback(&address.endpoint) {
         return Err(value(
             at("url"),
             "would send the token in clear text: add ;use_ssl=true (without it a token goes to 127.0.0.1 only)",
@@ -60,7 +102,8 @@ pub(super) fn spark_connect(
         user_id: address.user_id,
         headers: address.headers,
         token,
-        max_active_runs: file.max_active_runs,
+        compute,
+        max_active_runs,
     })
 }
 
@@ -68,7 +111,6 @@ pub(super) fn spark_connect(
 struct Address {
     endpoint: Url,
     tls: bool,
-    loopback: bool,
     token: Option<Secret>,
     user_id: Option<String>,
     headers: Vec<(String, Secret)>,
@@ -108,7 +150,6 @@ impl Address {
             // Replaced below, when it is known whether TLS is spoken.
             endpoint: endpoint(false, place).ok_or_else(|| wrong("names no host and port"))?,
             tls: false,
-            loopback: false,
             token: None,
             user_id: None,
             headers: Vec::new(),
@@ -121,13 +162,28 @@ impl Address {
         }
         address.endpoint =
             endpoint(address.tls, place).ok_or_else(|| wrong("names no host and port"))?;
-        address.loopback = match address.endpoint.host() {
-            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
         Ok(address)
+    }
+
+    /// Where a workspace's compute answers: on the workspace's own host.
+    fn of_workspace(compute: &ComputeSettings) -> Self {
+        let mut endpoint = compute.workspace.host.clone();
+        endpoint.set_path("/");
+        Self {
+            tls: endpoint.scheme() == "https",
+            endpoint,
+            token: None,
+            user_id: None,
+            headers: Vec::new(),
+        }
+    }
+
+    fn speak_tls(&mut self) {
+        self.tls = true;
+        let port = self.endpoint.port_or_known_default();
+        // From http to https this never fails, and neither does a port where there is a host.
+        let _ = self.endpoint.set_scheme("https");
+        let _ = self.endpoint.set_port(port);
     }
 
     fn parameter(&mut self, setting: &str, key: &str, text: String) -> Result<(), ConfigError> {

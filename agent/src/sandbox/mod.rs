@@ -20,12 +20,19 @@
 //! - `/api/2.0` and `/api/2.1`: `clusters/` create, get, start, list, delete, permanent-delete,
 //!   spark-versions; `libraries/` install, cluster-status; `preview/scim/v2/Me`.
 //! - `/.well-known/databricks-config`, `/oidc/.well-known/oauth-authorization-server` and
-//!   `/oidc/v1/token` (`client_credentials` with Basic or form fields, and token exchange; any
-//!   client and any subject token is taken).
+//!   `/oidc/v1/token` (`client_credentials` with Basic or form fields, and token exchange).
+//! - Azure's `/{tenant}/oauth2/token` (Entra ID) and `/metadata/identity/oauth2/token` (a machine's
+//!   metadata service), for Databricks and for Azure's management.
 //!
 //! Arguments are taken from query and body alike, ids as numbers or texts, booleans in any case;
 //! nulls are absent. Any bearer token serves unless one is named; then that one, and issued ones
-//! until they expire. (An issued token that has expired is refused in either case.)
+//! until they expire. (An issued token that has expired is refused in either case.) A call that names
+//! the workspace in Azure's words must bring a token for Azure's management.
+//!
+//! Any client has a token issued until some are named: `POST /sandbox/clients` with `clients` (secrets
+//! by client id), `subjects` (tokens of other issuers) and `identities` (client ids of the machine;
+//! an empty one may go unnamed) names all of them anew, and from then on only they are served, if they
+//! ask for the right scope in the right form. `DELETE` takes anybody again.
 //!
 //! Where it differs from Databricks: `max_concurrent_runs` holds only where a job names it
 //! (Databricks' default is 1); over it a run is QUEUED if `queue.enabled` is true in the job or the
@@ -105,6 +112,7 @@ mod choices;
 mod clusters;
 mod ending;
 mod exec;
+mod issue;
 mod jobs;
 mod line;
 mod plans;

@@ -6,14 +6,16 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     body::{Body, to_bytes},
     extract::{ConnectInfo, Request, State as Shares},
-    http::{Method, Response, header},
+    http::{HeaderMap, Method, Response, header},
 };
 use serde_json::{Value, json};
 
 use super::{
     Shared,
     args::Args,
+    auth::Shown,
     exec,
+    issue::Clients,
     line::{Cut, Switch},
     reply::{Answer, Payload, Refusal, Reply, stock_error},
     rules::{Fault, Subject},
@@ -52,11 +54,16 @@ const CALLS: [(&str, Method); 25] = [
     ("preview/scim/v2/Me", Method::GET),
 ];
 
+/// What Entra ID's `/{tenant}/oauth2/token` is called.
+const AZURE_TOKEN: &str = "azure/oauth2/token";
+
 /// The calls outside `/api`, which need no token.
-const OPEN_CALLS: [(&str, Method); 3] = [
+const OPEN_CALLS: [(&str, Method); 5] = [
     (".well-known/databricks-config", Method::GET),
     ("oidc/.well-known/oauth-authorization-server", Method::GET),
     ("oidc/v1/token", Method::POST),
+    ("metadata/identity/oauth2/token", Method::GET),
+    (AZURE_TOKEN, Method::POST),
 ];
 
 /// A request, read.
@@ -64,7 +71,7 @@ struct Incoming {
     method: Method,
     path: String,
     query: Option<String>,
-    authorization: Option<String>,
+    shown: Shown,
     body: Vec<u8>,
 }
 
@@ -92,11 +99,7 @@ pub(super) async fn handle(
     let incoming = Incoming {
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().map(str::to_owned),
-        authorization: parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned),
+        shown: shown(&parts.headers),
         method: parts.method,
         body: body.into(),
     };
@@ -120,6 +123,19 @@ pub(super) async fn handle(
         switch.cut(cut);
     }
     outcome.reply.into_response()
+}
+
+fn shown(headers: &HeaderMap) -> Shown {
+    let text = |name: &str| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.map(str::to_owned)
+    };
+    Shown {
+        authorization: text(header::AUTHORIZATION.as_str()),
+        resource_id: text("x-databricks-azure-workspace-resource-id"),
+        management: text("x-databricks-azure-sp-management-token"),
+        metadata: text("metadata"),
+    }
 }
 
 impl State {
@@ -180,18 +196,22 @@ impl State {
     }
 
     fn perform(&mut self, call: &str, incoming: &Incoming, now: i64) -> Reply {
-        let header = incoming.authorization.as_deref();
+        let shown = &incoming.shown;
         match call {
             ".well-known/databricks-config" => return Reply::json(200, self.databricks_config()),
             "oidc/.well-known/oauth-authorization-server" => {
                 return Reply::json(200, self.authorization_server());
             }
-            "oidc/v1/token" => return self.issue_token(header, &incoming.body, now),
+            "oidc/v1/token" => return self.issue_token(shown, &incoming.body, now),
+            "metadata/identity/oauth2/token" => {
+                return self.issue_identity_token(shown, incoming.query.as_deref(), now);
+            }
+            AZURE_TOKEN => return self.issue_azure_token(&incoming.body, now),
             _ => {}
         }
         let args = self
             .tokens
-            .check(header, now)
+            .check(shown, now)
             .and_then(|()| Args::read(incoming.query.as_deref(), &incoming.body));
         args.and_then(|args| self.effect(call, &args, now)).into()
     }
@@ -247,6 +267,14 @@ impl State {
                 self.rules.add(&posted, now)?;
                 Ok(self.rules.show())
             }
+            ("clients", "POST") => {
+                self.clients = Some(Clients::read(&incoming.body)?);
+                Ok(json!({}))
+            }
+            ("clients", "DELETE") => {
+                self.clients = None;
+                Ok(json!({}))
+            }
             (_, method) => Err(Refusal::no_endpoint(method, &incoming.path)),
         }
     }
@@ -262,7 +290,11 @@ fn call_of(incoming: &Incoming) -> Option<&'static str> {
     };
     let path = incoming.path.strip_prefix('/')?;
     let Some(versioned) = path.strip_prefix("api/") else {
-        return find(&OPEN_CALLS, path);
+        let tenant = path.strip_suffix("/oauth2/token");
+        return match tenant.filter(|tenant| !tenant.is_empty() && !tenant.contains('/')) {
+            Some(_) => find(&OPEN_CALLS, AZURE_TOKEN),
+            None => find(&OPEN_CALLS, path),
+        };
     };
     let (version, name) = versioned.split_once('/')?;
     let newest_is_for_jobs = name.starts_with("jobs/") || version != "2.2";

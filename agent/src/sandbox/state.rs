@@ -10,6 +10,7 @@ use super::{
     args::Args,
     auth::Tokens,
     clusters::Clusters,
+    issue::Clients,
     jobs::Job,
     reply::Refusal,
     rules::{Rules, Subject},
@@ -35,6 +36,8 @@ pub(super) struct State {
     pub(super) exec: bool,
     /// Bearer tokens.
     pub(super) tokens: Tokens,
+    /// Who may have tokens; without it everybody.
+    pub(super) clients: Option<Clients>,
     /// Faults and choices.
     pub(super) rules: Rules,
     /// The books.
@@ -67,6 +70,7 @@ impl State {
             host,
             exec,
             tokens: Tokens::new(token),
+            clients: None,
             rules: Rules::default(),
             stats: Stats::default(),
             jobs: BTreeMap::new(),

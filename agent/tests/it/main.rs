@@ -6,5 +6,6 @@ mod asyncapi;
 mod broker;
 mod cli;
 mod proxy;
+mod secrets;
 mod spark;
 mod stories;

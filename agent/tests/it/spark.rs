@@ -6,6 +6,7 @@
 mod adoption;
 mod cancel;
 mod client;
+mod cluster;
 mod conformance;
 mod lost;
 mod producers;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::cases;
 use crate::cli::exit::Exit;
 use crate::cli::problem::Problem;
-use crate::config::{Auth, DatabricksSettings, SecretSource};
+use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
 use crate::engine::Engine;
 use crate::engine::databricks::DatabricksEngine;
 use crate::queue::Producer as _;
@@ -180,6 +180,7 @@ fn settings(host: &str) -> Result<DatabricksSettings, Problem> {
     Ok(DatabricksSettings {
         host: host.parse().map_err(failed)?,
         auth: Auth::Pat(SecretSource::Value("demo".to_owned().into())),
+        reach: Reach::default(),
         max_active_runs: 100,
         submit_per_second: 50.0,
         poll_per_second: 100.0,

@@ -185,8 +185,10 @@ fn a_token_can_come_from_systemds_credentials() {
     let credentials = ("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap());
     let settings = load_text(&text, &[credentials]).unwrap();
     assert_eq!(token(&settings), "from-a-file");
-    let Auth::Pat(source) = &prod(&settings).auth;
-    assert!(matches!(source, SecretSource::File(path) if path.starts_with(dir.path())));
+    assert!(matches!(
+        &prod(&settings).auth,
+        Auth::Pat(SecretSource::File(path)) if path.starts_with(dir.path())
+    ));
     fails(
         &text,
         &[],

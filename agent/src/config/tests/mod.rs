@@ -1,5 +1,6 @@
 //! What people write, and what comes of it.
 
+mod auth;
 mod environment;
 mod errors;
 mod shipped;
@@ -55,6 +56,8 @@ fn prod(settings: &Settings) -> &DatabricksSettings {
 }
 
 fn token(settings: &Settings) -> String {
-    let Auth::Pat(source) = &prod(settings).auth;
+    let Auth::Pat(source) = &prod(settings).auth else {
+        panic!("{:?}", prod(settings).auth);
+    };
     source.read_at_start().unwrap().expose().to_owned()
 }

@@ -7,9 +7,11 @@ use config::{Config, FileFormat, Map, Value, ValueKind};
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 
 use super::super::file::{
-    DatabricksFile, File, HttpFile, IntervalFile, LogFile, PatFile, QueueFile, WorkerFile,
+    DatabricksFile, FederationFile, File, HttpFile, IdentityFile, IntervalFile, LogFile, M2mFile,
+    PatFile, PrincipalFile, ProfileFile, QueueFile, TlsFile, WorkerFile,
 };
 use super::super::spark_connect::SparkConnectFile;
+use super::super::{Auth, Compute, Connection};
 use super::{PROD, load_text};
 
 const LAKE: &str = r#"
@@ -33,10 +35,26 @@ fn shipped_with_all() -> String {
     shipped().lines().map(|line| set(line) + "\n").collect()
 }
 
-/// Everything but the worker's name, which differs for each process.
+/// The same without those that exclude another one, and with a profile that is there.
+fn shipped_with_most(without: &[&str]) -> String {
+    let excluded = |line: &str| {
+        let key = line.split(" = ").next().unwrap_or_default();
+        without.contains(&key)
+    };
+    let all = shipped_with_all();
+    let lines = all.lines().filter(|line| !excluded(line));
+    lines.map(|line| line.to_owned() + "\n").collect()
+}
+
+/// Everything but the worker's name, which differs for each process, and the connections that show
+/// other ways to be let in.
 fn shown(text: &str) -> String {
     let mut settings = load_text(text, &[]).unwrap();
     settings.worker.name.clear();
+    let plain = ["prod", "lake"];
+    settings
+        .connections
+        .retain(|name, _| plain.contains(&name.as_str()));
     format!("{settings:#?}")
 }
 
@@ -47,21 +65,64 @@ fn the_shipped_file_says_what_the_defaults_are() {
     let without = [
         "url_file",
         "auth.token_file",
+        "auth.client_secret",
         "default_connection",
         "name",
+        "tls.ca_file",
+        "proxy",
+        "proxy_file",
         "token",
         "token_file",
     ];
-    let all: String = shipped_with_all()
-        .lines()
-        .filter(|line| {
-            !without
-                .iter()
-                .any(|key| line.starts_with(&format!("{key} =")))
-        })
-        .flat_map(|line| [line, "\n"])
-        .collect();
-    assert_eq!(shown(&all), shown(&format!("{PROD}{LAKE}")));
+    let all = shipped_with_most(&without);
+    let (all, _) = all.split_once("[connections.by_oauth]").unwrap();
+    assert_eq!(shown(all), shown(&format!("{PROD}{LAKE}")));
+}
+
+#[test]
+fn the_shipped_file_shows_every_way_to_be_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let profiles = dir.path().join("databrickscfg");
+    std::fs::write(&profiles, "[prod]\nhost = x.example\ntoken = t\n").unwrap();
+    let text = shipped_with_most(&[
+        "url_file",
+        "auth.token",
+        "auth.client_secret",
+        "proxy_file",
+        "token",
+    ])
+    .replace("/etc/sparkferry/databrickscfg", profiles.to_str().unwrap());
+    let settings = load_text(&text, &[]).unwrap();
+    let auth = |name: &str| match &settings.connections[name] {
+        Connection::Databricks(settings) => settings.auth.clone(),
+        Connection::SparkConnect(settings) => {
+            let compute = settings.compute.as_ref().unwrap();
+            assert!(matches!(compute.compute, Compute::Cluster(_)));
+            compute.workspace.auth.clone()
+        }
+    };
+    assert!(matches!(auth("prod"), Auth::Pat(_)));
+    assert!(matches!(auth("by_oauth"), Auth::OauthM2m { .. }));
+    assert!(matches!(
+        auth("by_azure"),
+        Auth::AzureServicePrincipal { .. }
+    ));
+    assert!(matches!(
+        auth("by_machine"),
+        Auth::AzureManagedIdentity { .. }
+    ));
+    assert!(matches!(auth("by_federation"), Auth::Federation { .. }));
+    assert!(matches!(auth("by_profile"), Auth::Pat(_)));
+    assert!(matches!(auth("on_cluster"), Auth::Pat(_)));
+
+    // What is the same as if it were left out.
+    let least = ["auth.authority_host", "auth.endpoint"].map(|key| format!("\n{key} ="));
+    let bare = least
+        .iter()
+        .fold(text.clone(), |text, key| text.replace(key, "\n#"));
+    let bare = load_text(&bare, &[]).unwrap();
+    let shown = |of: &crate::config::Settings| format!("{:?}", of.connections);
+    assert_eq!(shown(&settings), shown(&bare));
 }
 
 /// The names of a struct's fields, asked of the struct itself.
@@ -130,16 +191,23 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         names.insert("type".to_owned());
         names
     };
-    let known: BTreeMap<String, BTreeSet<String>> = [
+    let mut known: BTreeMap<String, BTreeSet<String>> = [
         ("", fields::<File>()),
         ("queue", fields::<QueueFile>()),
         ("worker", fields::<WorkerFile>()),
         ("http", fields::<HttpFile>()),
         ("log", fields::<LogFile>()),
-        ("connections", ["lake".to_owned(), "prod".to_owned()].into()),
-        ("connections.lake", tagged(fields::<SparkConnectFile>())),
+        (
+            "connections",
+            ["lake", "on_cluster", "prod"].map(str::to_owned).into(),
+        ),
+        (
+            "connections.on_cluster.auth",
+            ["token_file", "type"].map(str::to_owned).into(),
+        ),
         ("connections.prod", tagged(fields::<DatabricksFile>())),
         ("connections.prod.auth", tagged(fields::<PatFile>())),
+        ("connections.prod.tls", fields::<TlsFile>()),
         (
             "connections.prod.poll_interval_seconds",
             fields::<IntervalFile>(),
@@ -148,6 +216,33 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
     .into_iter()
     .map(|(path, names)| (path.to_owned(), names))
     .collect();
+    // What makes a Spark Connect server compute of a workspace stands in a connection of its own.
+    let mut lake = tagged(fields::<SparkConnectFile>());
+    let mut compute: BTreeSet<_> = ["host", "auth", "cluster_id", "serverless"]
+        .map(str::to_owned)
+        .into();
+    assert!(compute.iter().all(|key| lake.remove(key)));
+    compute.insert("type".to_owned());
+    known.insert("connections.lake".to_owned(), lake);
+    known.insert("connections.on_cluster".to_owned(), compute);
+    // Other ways to be let in stand in connections of their own, with what they need.
+    for (name, auth) in [
+        ("by_oauth", fields::<M2mFile>()),
+        ("by_azure", fields::<PrincipalFile>()),
+        ("by_machine", fields::<IdentityFile>()),
+        ("by_federation", fields::<FederationFile>()),
+        ("by_profile", fields::<ProfileFile>()),
+    ] {
+        let path = format!("connections.{name}");
+        let all = known.get_mut("connections").unwrap();
+        all.insert(name.to_owned());
+        known.insert(format!("{path}.auth"), tagged(auth));
+        let own = ["type", "host", "auth"];
+        let own = own
+            .into_iter()
+            .filter(|key| (name, *key) != ("by_profile", "host"));
+        known.insert(path, own.map(str::to_owned).collect());
+    }
     assert_eq!(found, known);
 }
 

@@ -1,6 +1,6 @@
 //! Connections of the type `spark_connect`.
 
-use super::super::SparkConnectSettings;
+use super::super::{Compute, SparkConnectSettings};
 use super::*;
 
 fn lake(rest: &str) -> String {
@@ -69,6 +69,49 @@ fn a_token_has_a_setting_of_its_own_too() {
     assert_eq!(token_of(&settings), "from a file");
 }
 
+const PAT: &str = r#"auth = { type = "pat", token = "t" }"#;
+
+#[test]
+fn a_cluster_answers_on_its_workspaces_host() {
+    let settings = read(&format!("host = \"adb-1.net\"\ncluster_id = \"c1\"\n{PAT}"));
+    let compute = settings.compute.unwrap();
+    assert_eq!(compute.compute, Compute::Cluster("c1".to_owned()));
+    assert_eq!(compute.workspace.host.as_str(), "https://adb-1.net/");
+    assert_eq!(settings.endpoint.as_str(), "https://adb-1.net/");
+    assert_eq!(settings.endpoint.port_or_known_default(), Some(443));
+    assert!(settings.token.is_none());
+
+    let settings = read(&format!("host = \"adb-1.net\"\nserverless = true\n{PAT}"));
+    assert_eq!(settings.compute.unwrap().compute, Compute::Serverless);
+    let settings = read("url = \"sc://h:1\"\nserverless = false");
+    assert!(settings.compute.is_none());
+}
+
+#[test]
+fn a_url_says_where_a_cluster_is_and_its_token_goes_by_tls() {
+    let settings = read(&format!(
+        "url = \"sc://adb-1.net:443\"\ncluster_id = \"c1\"\n{PAT}"
+    ));
+    assert_eq!(settings.endpoint.as_str(), "https://adb-1.net/");
+    assert_eq!(
+        settings.compute.unwrap().workspace.host.as_str(),
+        "https://adb-1.net/"
+    );
+    let settings = read(&format!(
+        "url = \"sc://adb-1.net:80\"\ncluster_id = \"c1\"\n{PAT}"
+    ));
+    assert_eq!(settings.endpoint.as_str(), "https://adb-1.net:80/");
+
+    let settings = read(&format!(
+        "url = \"sc://127.0.0.1:15002\"\nhost = \"http://127.0.0.1:8443\"\ncluster_id = \"c1\"\n{PAT}"
+    ));
+    assert_eq!(settings.endpoint.as_str(), "http://127.0.0.1:15002/");
+    assert_eq!(
+        settings.compute.unwrap().workspace.host.as_str(),
+        "http://127.0.0.1:8443/"
+    );
+}
+
 #[test]
 fn what_is_wrong_is_told_without_the_secret() {
     for (rest, words) in [
@@ -134,8 +177,32 @@ fn what_is_wrong_is_told_without_the_secret() {
             ["connections.lake.max_active_runs", "at least 1"],
         ),
         (
-            "url = \"sc://h\"\nhost = \"x\"",
+            "url = \"sc://h\"\nhosts = \"x\"",
             ["connections.lake", "unknown field"],
+        ),
+        (
+            "url = \"sc://h\"\nhost = \"x\"",
+            ["connections.lake.host", "cluster_id"],
+        ),
+        (
+            "url = \"sc://h\"\nauth = { type = \"pat\", token = \"hunter2\" }",
+            ["connections.lake.auth", "cluster_id"],
+        ),
+        (
+            "host = \"x\"\ncluster_id = \"c\"\nserverless = true",
+            ["connections.lake.serverless", "only one"],
+        ),
+        (
+            "host = \"x\"\ncluster_id = \"\"",
+            ["connections.lake.cluster_id", "empty"],
+        ),
+        (
+            "url = \"sc://127.0.0.1\"\ncluster_id = \"c\"\nauth = { type = \"pat\", token = \"t\" }",
+            ["connections.lake.host", "is needed"],
+        ),
+        (
+            "host = \"x\"\ncluster_id = \"c\"\ntoken = \"hunter2\"\nauth = { type = \"pat\", token = \"t\" }",
+            ["connections.lake.token", "belongs to `auth`"],
         ),
     ] {
         fails(&lake(rest), &[], &words);

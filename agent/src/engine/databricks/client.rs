@@ -8,20 +8,21 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
-use super::auth::{Credentials, Token};
 use super::call::Call;
 use super::clock::Clock;
 use super::error::CallError;
 use super::wire::Me;
 use crate::config::DatabricksSettings;
-use crate::http::headers;
+use crate::http::auth::{Credentials, Token};
+use crate::http::client::HttpClient;
 use crate::http::pace::{Brake, Pace};
+use crate::http::{headers, tls};
 use crate::observe::metrics;
 
 /// The largest reply that is read, in bytes. Output is the largest: Databricks keeps 5 MB of a
@@ -31,16 +32,13 @@ const REPLY_BYTES: usize = 64 << 20;
 /// Outputs that are read at once: together they fit into memory, however many runs end together.
 const OUTPUTS_AT_ONCE: usize = 8;
 
-/// How long it may take to reach the workspace, if a whole call may take longer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long an answer to "do our credentials work as such?" holds.
 const ADMITTED: Duration = Duration::from_mins(1);
 
 /// One workspace.
 #[derive(Debug)]
-pub(super) struct Client {
-    http: reqwest::Client,
+pub(in crate::engine) struct Client {
+    http: Arc<HttpClient>,
     connection: Arc<str>,
     base: Url,
     /// The host (and port), for texts.
@@ -77,7 +75,11 @@ enum Sent<'a> {
 }
 
 impl Client {
-    pub(super) fn new(
+    /// Calls nothing yet. `connection` is the connection's name, for metrics.
+    ///
+    /// # Errors
+    /// Where the HTTP client can't be made.
+    pub(in crate::engine) fn new(
         connection: &str,
         settings: &DatabricksSettings,
     ) -> Result<Self, ClientError> {
@@ -85,24 +87,14 @@ impl Client {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (host, _) => host.unwrap_or_default().to_owned(),
         };
-        let failed = |why: String| ClientError {
+        let failed = |why| ClientError {
             host: host.clone(),
             why,
         };
-        // The builder panics without one.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err(failed("no TLS provider is installed".to_owned()));
-        }
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("sparkferry/", env!("CARGO_PKG_VERSION")))
-            .timeout(settings.call_timeout)
-            .connect_timeout(settings.call_timeout.min(CONNECT_TIMEOUT))
-            // A redirection leads to a login page, or takes the token elsewhere.
-            .redirect(reqwest::redirect::Policy::none());
-        if loopback(&settings.host) {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(|e| failed(e.to_string()))?;
+        let http = HttpClient::new(&settings.reach, &settings.host, settings.call_timeout);
+        let http = Arc::new(http.map_err(failed)?);
+        let credentials =
+            Credentials::new(&settings.auth, &settings.host, &http).map_err(failed)?;
         let mut base = settings.host.clone();
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -113,7 +105,7 @@ impl Client {
             connection: connection.into(),
             base,
             host,
-            credentials: Credentials::new(&settings.auth),
+            credentials,
             starting: Pace::new(settings.submit_per_second, Arc::clone(&brake)),
             asking: Pace::new(settings.poll_per_second, Arc::clone(&brake)),
             outputs: Semaphore::new(OUTPUTS_AT_ONCE),
@@ -129,9 +121,14 @@ impl Client {
         self.starting.turn().await;
     }
 
-    /// What is wrong with the workspace, as the last call tells.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.lock_trouble().clone()
+    /// What is wrong with the workspace, as the last call tells; or with our credentials or
+    /// certificates, though the old ones may still serve.
+    pub(in crate::engine) fn trouble(&self) -> Option<String> {
+        let ours = || {
+            let credentials = self.credentials.trouble();
+            credentials.or_else(|| self.http.trouble())
+        };
+        self.lock_trouble().clone().or_else(ours)
     }
 
     fn lock_trouble(&self) -> std::sync::MutexGuard<'_, Option<String>> {
@@ -148,14 +145,24 @@ impl Client {
         &self.host
     }
 
+    /// The headers that let a call in, for calls that are made elsewhere. Secret ones are marked as
+    /// sensitive.
+    ///
+    /// # Errors
+    /// For a person: why there is no token.
+    pub(in crate::engine) async fn headers(&self) -> Result<HeaderMap, String> {
+        let token = self.credentials.token().await?;
+        Ok(token.headers().collect())
+    }
+
     /// A GET.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         call: Call,
         query: &[(&str, String)],
     ) -> Result<T, CallError> {
-        let body = self.exchange(call, Sent::Query(query)).await?;
-        self.read(call, &body)
+        let (body, token) = self.exchange(call, Sent::Query(query)).await?;
+        self.read(call, &body, &token)
     }
 
     /// A POST of a JSON body.
@@ -164,14 +171,21 @@ impl Client {
         call: Call,
         body: Bytes,
     ) -> Result<T, CallError> {
-        let body = self.exchange(call, Sent::Body(body)).await?;
-        self.read(call, &body)
+        let (body, token) = self.exchange(call, Sent::Body(body)).await?;
+        self.read(call, &body, &token)
     }
 
-    fn read<T: DeserializeOwned>(&self, call: Call, body: &[u8]) -> Result<T, CallError> {
+    fn read<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        body: &[u8],
+        token: &Token,
+    ) -> Result<T, CallError> {
         serde_json::from_slice(body).map_err(|error| {
-            let why = format!("is not what this call answers ({error})");
-            CallError::unreadable(&self.place(call), 200, &why, body)
+            let mut why = format!("is not what this call answers ({error})");
+            token.censor(&mut why);
+            let body = token.censored(body);
+            CallError::unreadable(&self.place(call), 200, &why, body.as_bytes())
         })
     }
 
@@ -180,7 +194,8 @@ impl Client {
     }
 
     /// Takes its turn, calls, and once more where the credentials have changed in between.
-    async fn exchange(&self, call: Call, sent: Sent<'_>) -> Result<Bytes, CallError> {
+    /// Comes with the token that let it in.
+    async fn exchange(&self, call: Call, sent: Sent<'_>) -> Result<(Bytes, Token), CallError> {
         // The semaphore is never closed, so this can't fail.
         let _large = match call {
             Call::GetOutput => self.outputs.acquire().await.ok(),
@@ -194,7 +209,7 @@ impl Client {
         }
         let token = self.token(call).await?;
         let (mut error, status) = match self.once(call, sent.clone(), &token).await {
-            Ok(body) => return Ok(body),
+            Ok(body) => return Ok((body, token)),
             Err(failed) => failed,
         };
         if !matches!(status, Some(401 | 403)) {
@@ -202,7 +217,7 @@ impl Client {
         }
         if let Some(other) = self.credentials.other_than(&token).await {
             match self.once(call, sent, &other).await {
-                Ok(body) => return Ok(body),
+                Ok(body) => return Ok((body, other)),
                 Err((later, _)) => error = later,
             }
         }
@@ -278,10 +293,12 @@ impl Client {
             Err((error, None)) => Some(format!(
                 "{} can't be reached: {}",
                 self.host,
-                if error.is_timeout() {
-                    "no answer in time"
+                if let Some(trouble) = tls::trouble(error) {
+                    trouble
+                } else if error.is_timeout() {
+                    "no answer in time".to_owned()
                 } else {
-                    "the connection failed"
+                    "the connection failed".to_owned()
                 }
             )),
         };
@@ -306,7 +323,9 @@ impl Client {
                     (503, Some(wait)) => self.brake.pause(wait),
                     _ => {}
                 }
-                let error = CallError::answered(&self.place(call), status, retry_after, &body);
+                let body = token.censored(&body);
+                let place = self.place(call);
+                let error = CallError::answered(&place, status, retry_after, body.as_bytes());
                 Err((censored(error, token), Some(status)))
             }
             Err((error, status)) => {
@@ -327,16 +346,18 @@ impl Client {
     ) -> Result<Reply, (reqwest::Error, Option<u16>)> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{}", url.path(), call.path()));
-        let request = match sent {
-            Sent::Query(query) => self.http.get(url).query(query),
-            Sent::Body(body) => self
-                .http
+        let http = self.http.client().await;
+        let mut request = match sent {
+            Sent::Query(query) => http.get(url).query(query),
+            Sent::Body(body) => http
                 .post(url)
                 .header(CONTENT_TYPE, "application/json")
                 .body(body),
         };
         let sent_at = Timestamp::now();
-        let request = request.header(AUTHORIZATION, token.header());
+        for (name, value) in token.headers() {
+            request = request.header(name, value);
+        }
         let mut response = request.send().await.map_err(|error| (error, None))?;
         let status = response.status().as_u16();
         if let Some(date) = headers::date(response.headers()) {
@@ -359,16 +380,7 @@ type Reply = (u16, Bytes, Option<Duration>);
 
 fn censored(mut error: CallError, token: &Token) -> CallError {
     for text in error.texts() {
-        token.censored(text);
+        token.censor(text);
     }
     error
-}
-
-fn loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }

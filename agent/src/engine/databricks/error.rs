@@ -9,6 +9,7 @@ use sparkferry_shared::{ErrorClass, RunError};
 
 use super::text;
 use crate::engine::Fault;
+use crate::http::tls;
 
 /// The longest text that is taken over from a reply, in bytes.
 const TEXT_BYTES: usize = 1024;
@@ -164,6 +165,9 @@ impl CallError {
 
     /// No whole reply came back.
     pub(super) fn transport(place: &str, error: &reqwest::Error) -> Self {
+        if let Some(trouble) = tls::trouble(error) {
+            return Self::infrastructure(format!("{place}: {trouble}"), !error.is_connect());
+        }
         let what = if error.is_connect() {
             "can't be reached"
         } else if error.is_timeout() {

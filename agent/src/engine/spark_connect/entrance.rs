@@ -20,11 +20,17 @@ pub(super) trait Entrance: fmt::Debug + Send + Sync {
     /// A passing fault says what is waited for, and by `retry_after` for about how long.
     async fn ready(&self) -> Result<(), Fault>;
 
-    /// The headers of one call. Asked for each call, so that a token may change at any time.
+    /// The headers of one call of a session. Asked for each call, so that a token may change at any
+    /// time.
     ///
     /// # Errors
     /// For a person: why there is no way in. Never a secret.
-    async fn headers(&self) -> Result<MetadataMap, String>;
+    async fn headers(&self, session_id: &str) -> Result<MetadataMap, String>;
+
+    /// What is wrong with the way in, or what it waits for, for a person.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A server that is simply there: the headers of the settings, and perhaps a bearer token.
@@ -38,14 +44,8 @@ impl Open {
     /// # Errors
     /// Where a header's value can't be sent; names the header.
     pub(super) fn new(settings: &SparkConnectSettings) -> Result<Self, String> {
-        let mut headers = MetadataMap::new();
-        for (name, value) in &settings.headers {
-            let why = || format!("the parameter {name:?} can't be sent as a header");
-            let key = MetadataKey::<Ascii>::from_bytes(name.as_bytes()).map_err(|_| why())?;
-            headers.insert(key, sensitive(value.expose()).ok_or_else(why)?);
-        }
         Ok(Self {
-            headers,
+            headers: headers_of(settings)?,
             token: settings.token.clone(),
         })
     }
@@ -57,7 +57,7 @@ impl Entrance for Open {
         Ok(())
     }
 
-    async fn headers(&self) -> Result<MetadataMap, String> {
+    async fn headers(&self, _: &str) -> Result<MetadataMap, String> {
         let mut headers = self.headers.clone();
         if let Some(token) = &self.token {
             let token = token.read().await.map_err(|error| error.to_string())?;
@@ -65,6 +65,20 @@ impl Entrance for Open {
         }
         Ok(headers)
     }
+}
+
+/// The headers that the settings name.
+///
+/// # Errors
+/// Where a header's value can't be sent; names the header.
+pub(super) fn headers_of(settings: &SparkConnectSettings) -> Result<MetadataMap, String> {
+    let mut headers = MetadataMap::new();
+    for (name, value) in &settings.headers {
+        let why = || format!("the parameter {name:?} can't be sent as a header");
+        let key = MetadataKey::<Ascii>::from_bytes(name.as_bytes()).map_err(|_| why())?;
+        headers.insert(key, sensitive(value.expose()).ok_or_else(why)?);
+    }
+    Ok(headers)
 }
 
 /// The `authorization` header of a token; prints nothing.
@@ -92,6 +106,7 @@ mod tests {
             user_id: None,
             headers: vec![("x-place".to_owned(), "harbour".to_owned().into())],
             token: None,
+            compute: None,
             max_active_runs: 1,
         }
     }
@@ -103,10 +118,10 @@ mod tests {
         let mut settings = settings();
         settings.token = Some(SecretSource::File(file.clone()));
         let open = Open::new(&settings).unwrap();
-        assert!(open.headers().await.is_err(), "no file, no way in");
+        assert!(open.headers("").await.is_err(), "no file, no way in");
         for token in ["first", "second"] {
             std::fs::write(&file, format!("{token}\n")).unwrap();
-            let headers = open.headers().await.unwrap();
+            let headers = open.headers("").await.unwrap();
             let sent = headers.get("authorization").unwrap();
             assert_eq!(sent, &format!("Bearer {token}"));
             assert_eq!(headers.get("x-place").unwrap(), "harbour");
@@ -118,7 +133,7 @@ mod tests {
     async fn what_no_header_can_hold_is_told_without_it() {
         let mut settings = settings();
         settings.token = Some(SecretSource::Value("hun\nter2".to_owned().into()));
-        let error = Open::new(&settings).unwrap().headers().await.unwrap_err();
+        let error = Open::new(&settings).unwrap().headers("").await.unwrap_err();
         assert!(!error.contains("ter2"), "{error}");
         settings.headers[0].1 = "hun\nter2".to_owned().into();
         let error = Open::new(&settings).unwrap_err();

@@ -7,12 +7,14 @@
 //! | `walk`, `memo` | its steps in order, and what the session remembers of them |
 //! | `operation`, `resolve` | one operation through broken streams; what became of one that is silent |
 //! | `prepare`, `literal` | from the request to plans, settings and files |
+//! | `cluster` | the way in where the server is compute on Databricks |
 //! | `session`, `server`, `splice`, `entrance` | the calls, the channel, plans as bytes, what lets us in |
 //! | `table`, `rows` | a step's rows: Arrow in, JSON out |
 //! | `error`, `fault` | what a call that went wrong means |
 
 mod attach;
 mod board;
+mod cluster;
 mod entrance;
 mod error;
 mod fault;
@@ -36,6 +38,7 @@ use spark_connect_proto::analyze_plan_request::{Analyze, SparkVersion};
 use spark_connect_proto::{AnalyzePlanRequest, analyze_plan_response};
 use uuid::Uuid;
 
+use self::cluster::OnDatabricks;
 use self::entrance::Open;
 use self::fault::fault;
 use self::server::{Call, Server, Stub};
@@ -66,7 +69,10 @@ impl SparkConnectEngine {
         settings: &SparkConnectSettings,
     ) -> Result<Self, ServerError> {
         let server = Server::new(name, namespace, settings, |settings| {
-            Ok(Box::new(Open::new(settings)?))
+            Ok(match &settings.compute {
+                Some(compute) => Box::new(OnDatabricks::new(name, settings, compute)?),
+                None => Box::new(Open::new(settings)?),
+            })
         })?;
         Ok(Self {
             server: Arc::new(server),
@@ -99,7 +105,7 @@ impl Engine for SparkConnectEngine {
         };
         let send =
             |mut stub: Stub, request| async move { Box::pin(stub.analyze_plan(request)).await };
-        let answer = server.call(Call::Version, body, send).await;
+        let answer = server.call(Call::Version, &session_id, body, send).await;
         let answer = answer.map_err(|status| fault(server, Call::Version, &status))?;
         session::release(server, session_id).await.ok();
         let version = match answer.result {

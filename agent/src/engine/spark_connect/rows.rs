@@ -49,7 +49,7 @@ struct Column {
 #[derive(Debug)]
 pub(super) struct Rows {
     columns: Option<Vec<Column>>,
-    rows: Vec<Value>,
+    kept: Vec<Value>,
     row_limit: u64,
     room: Room,
     /// Rows seen, also those that are not kept.
@@ -64,7 +64,7 @@ impl Rows {
     pub(super) fn new(row_limit: u64, byte_limit: usize) -> Self {
         Self {
             columns: None,
-            rows: Vec::new(),
+            kept: Vec::new(),
             row_limit,
             room: Room::new(byte_limit),
             row_count: 0,
@@ -134,12 +134,12 @@ impl Rows {
             if self.truncated {
                 break;
             }
-            if self.rows.len() as u64 >= self.row_limit {
+            if self.kept.len() as u64 >= self.row_limit {
                 self.truncated = true;
                 break;
             }
             match value::row(&mut self.room, batch, row) {
-                Ok(values) => self.rows.push(values),
+                Ok(values) => self.kept.push(values),
                 Err(Stop::Full) => self.truncated = true,
                 Err(Stop::Unreadable(why)) => return Err(RowsError(why)),
             }
@@ -157,7 +157,7 @@ impl Rows {
             .collect();
         json!({
             "columns": columns,
-            "rows": self.rows,
+            "rows": self.kept,
             "row_count": self.row_count,
             "truncated": self.truncated || self.room.left_out(),
         })

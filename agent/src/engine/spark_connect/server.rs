@@ -141,9 +141,10 @@ impl Server {
         self.beginning.turn().await;
     }
 
-    /// What is wrong with the server, as the last call tells.
+    /// What is wrong with the server, as the last call tells, or with the way in.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.lock_trouble().clone()
+        let own = self.lock_trouble().clone();
+        own.or_else(|| self.entrance.trouble())
     }
 
     /// Where a call went, for texts.
@@ -160,13 +161,14 @@ impl Server {
     pub(super) async fn call<B, T, F>(
         &self,
         call: Call,
+        session_id: &str,
         body: B,
         send: impl FnOnce(Stub, Request<B>) -> F,
     ) -> Result<T, Status>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let request = self.request(body).await?;
+        let request = self.request(session_id, body).await?;
         // On the heap: the generated calls are tens of kilobytes.
         let answer = timeout(CALL_TIMEOUT, Box::pin(send(self.stub(), request))).await;
         let answer = answer.unwrap_or_else(|_| {
@@ -181,8 +183,8 @@ impl Server {
 
     /// Begins an operation; the body is a whole `ExecutePlanRequest`. Returns when the server
     /// begins to answer, which may take as long as the operation: bound it.
-    pub(super) async fn execute(&self, body: Bytes) -> Result<Answers, Status> {
-        let request = self.request(body).await?;
+    pub(super) async fn execute(&self, session_id: &str, body: Bytes) -> Result<Answers, Status> {
+        let request = self.request(session_id, body).await?;
         let path = "/spark.connect.SparkConnectService/ExecutePlan";
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE);
         let answer = async {
@@ -198,18 +200,22 @@ impl Server {
     }
 
     /// Asks for the answers of an operation. Returns when the server begins to answer: bound it.
-    pub(super) async fn reattach(&self, body: ReattachExecuteRequest) -> Result<Answers, Status> {
-        let request = self.request(body).await?;
+    pub(super) async fn reattach(
+        &self,
+        session_id: &str,
+        body: ReattachExecuteRequest,
+    ) -> Result<Answers, Status> {
+        let request = self.request(session_id, body).await?;
         let answer = self.stub().reattach_execute(request).await;
         self.count(Call::Reattach, answer.as_ref().err());
         answer.map(Response::into_inner)
     }
 
-    async fn request<B>(&self, body: B) -> Result<Request<B>, Status> {
+    async fn request<B>(&self, session_id: &str, body: B) -> Result<Request<B>, Status> {
         let mut request = Request::new(body);
         *request.metadata_mut() = self
             .entrance
-            .headers()
+            .headers(session_id)
             .await
             .map_err(Status::unauthenticated)?;
         Ok(request)

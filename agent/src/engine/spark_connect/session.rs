@@ -111,7 +111,7 @@ impl Session {
             client_type: Some(CLIENT.to_owned()),
         };
         let send = |mut stub: Stub, request| async move { stub.config(request).await };
-        let answer = self.server.call(Call::Config, body, send).await?;
+        let answer = self.server.call(Call::Config, &self.id, body, send).await?;
         self.observe(&answer.server_side_session_id);
         Ok(answer)
     }
@@ -131,7 +131,7 @@ impl Session {
         let messages = futures_util::stream::iter([body]);
         let call = Call::AddArtifacts;
         let send = |mut stub: Stub, request| async move { stub.add_artifacts(request).await };
-        let answer = self.server.call(call, messages, send).await?;
+        let answer = self.server.call(call, &self.id, messages, send).await?;
         self.observe(&answer.server_side_session_id);
         let broken = answer.artifacts.iter().find(|file| !file.is_crc_successful);
         match broken {
@@ -156,7 +156,7 @@ impl Session {
             }],
             tags: Vec::new(),
         };
-        self.server.execute(spliced(&request, plan)).await
+        self.server.execute(&self.id, spliced(&request, plan)).await
     }
 
     /// Asks for the answers of an operation after the last one seen, or from the first on. Whoever
@@ -174,7 +174,7 @@ impl Session {
             client_type: Some(CLIENT.to_owned()),
             last_response_id,
         };
-        self.server.reattach(body).await
+        self.server.reattach(&self.id, body).await
     }
 
     /// The state of an operation; `None` where the server has no such call.
@@ -191,7 +191,7 @@ impl Session {
             extensions: Vec::new(),
         };
         let send = |mut stub: Stub, request| async move { stub.get_status(request).await };
-        match self.server.call(Call::Status, body, send).await {
+        match self.server.call(Call::Status, &self.id, body, send).await {
             Ok(answer) => {
                 let state = answer
                     .operation_statuses
@@ -215,7 +215,10 @@ impl Session {
             interrupt: Some(Interrupt::OperationId(operation.to_string())),
         };
         let send = |mut stub: Stub, request| async move { stub.interrupt(request).await };
-        let answer = self.server.call(Call::Interrupt, body, send).await?;
+        let answer = self
+            .server
+            .call(Call::Interrupt, &self.id, body, send)
+            .await?;
         Ok(!answer.interrupted_ids.is_empty())
     }
 
@@ -232,7 +235,9 @@ impl Session {
             client_type: Some(CLIENT.to_owned()),
         };
         let send = |mut stub: Stub, request| async move { stub.fetch_error_details(request).await };
-        self.server.call(Call::ErrorDetails, body, send).await
+        self.server
+            .call(Call::ErrorDetails, &self.id, body, send)
+            .await
     }
 
     /// Has the server forget the answers of an operation. Its state is still known afterwards.
@@ -246,7 +251,10 @@ impl Session {
             release: Some(Release::ReleaseAll(ReleaseAll {})),
         };
         let send = |mut stub: Stub, request| async move { stub.release_execute(request).await };
-        let answer = self.server.call(Call::ReleaseExecute, body, send).await;
+        let answer = self
+            .server
+            .call(Call::ReleaseExecute, &self.id, body, send)
+            .await;
         answer.map(drop)
     }
 
@@ -259,13 +267,15 @@ impl Session {
 /// Ends a session. Its name can't be used again: what comes late starts nothing.
 pub(super) async fn release(server: &Server, session_id: String) -> Result<(), Status> {
     let body = ReleaseSessionRequest {
-        session_id,
+        session_id: session_id.clone(),
         user_context: Some(user(&server.user_id)),
         client_type: Some(CLIENT.to_owned()),
         allow_reconnect: false,
     };
     let send = |mut stub: Stub, request| async move { stub.release_session(request).await };
-    let answer = server.call(Call::ReleaseSession, body, send).await;
+    let answer = server
+        .call(Call::ReleaseSession, &session_id, body, send)
+        .await;
     answer.map(drop)
 }
 

@@ -29,6 +29,7 @@ pub(super) fn engine_at(address: SocketAddr) -> Arc<SparkConnectEngine> {
         user_id: None,
         headers: Vec::new(),
         token: None,
+        compute: None,
         max_active_runs: 16,
     };
     let engine = SparkConnectEngine::new("conformance", "conformance", 256 * 1024, &settings);

@@ -28,14 +28,14 @@ pub(crate) const CONNECTION: &str = "prod";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A sandbox that serves until it is dropped.
-pub(super) struct Workspace {
-    pub(super) host: String,
+pub(crate) struct Workspace {
+    pub(crate) host: String,
     http: reqwest::Client,
     serving: JoinHandle<std::io::Result<()>>,
 }
 
 impl Workspace {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         // Only the first of several tests in a process installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sandbox = Sandbox::bind(SandboxOptions {
@@ -53,13 +53,18 @@ impl Workspace {
     }
 
     pub(super) async fn rules(&self, rules: Value) {
-        let url = format!("{}/sandbox/rules", self.host);
-        let posted = self.http.post(url).json(&rules).send().await;
-        let posted = posted.expect("the sandbox answers");
+        self.post("sandbox/rules", &rules).await;
+    }
+
+    /// A call that is no worker's.
+    pub(crate) async fn post(&self, path: &str, body: &Value) {
+        let url = format!("{}/{path}", self.host);
+        let call = self.http.post(url).bearer_auth("any").json(body);
+        let posted = call.send().await.expect("the sandbox answers");
         assert!(posted.status().is_success(), "{posted:?}");
     }
 
-    pub(super) async fn stats(&self) -> Value {
+    pub(crate) async fn stats(&self) -> Value {
         let url = format!("{}/sandbox/stats", self.host);
         let reply = self.http.get(url).send().await;
         let reply = reply.expect("the sandbox answers");
@@ -372,7 +377,7 @@ impl Heard {
 }
 
 /// A number in the books; 0 where it is absent.
-pub(super) fn count(stats: &Value, pointer: &str) -> u64 {
+pub(crate) fn count(stats: &Value, pointer: &str) -> u64 {
     stats.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }
 

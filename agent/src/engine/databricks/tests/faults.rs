@@ -297,3 +297,27 @@ async fn a_panic_in_the_watch_does_not_end_it() {
     assert_eq!(end(&mut *attached.run).await, Ended::Success);
     assert!(recorder.0.load(Ordering::Relaxed), "it panicked");
 }
+
+#[tokio::test]
+async fn a_token_is_not_shown_even_by_half() {
+    let ground = Ground::new().await;
+    let engine = ground.engine();
+    let mut shown = Vec::new();
+    // Wherever a long text is cut.
+    for before in 1000..1030 {
+        let text = format!("{}t0k3n", "x".repeat(before));
+        for (status, body) in [
+            (400, json!({"error_code": "INVALID", "message": text})),
+            (200, json!(format!("{}t0k3n", "x".repeat(before - 920)))),
+        ] {
+            let rule =
+                json!({"call": "preview/scim/v2/Me", "status": status, "body": body, "times": 1});
+            ground.rules(rule).await;
+            shown.push(engine.check().await.unwrap_err().to_error().message);
+        }
+    }
+    assert_eq!(shown.len(), 60);
+    for text in shown {
+        assert!(!text.contains("xt0"), "{text}");
+    }
+}

@@ -1,7 +1,9 @@
 //! The engine against the stand-in workspace, over real HTTP.
 
+mod clusters;
 mod conforms;
 mod faults;
+mod reach;
 mod repairs;
 mod runs;
 mod watching;
@@ -16,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::DatabricksEngine;
-use crate::config::{Auth, DatabricksSettings, SecretSource};
+use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
 use crate::engine::{Attached, Change, Ended, Engine, Fault, Run, Start, State, Unknown};
 use crate::sandbox::{Sandbox, SandboxOptions};
 
@@ -55,6 +57,7 @@ impl Ground {
         DatabricksSettings {
             host: self.host.parse().unwrap(),
             auth: Auth::Pat(SecretSource::Value("t0k3n".to_owned().into())),
+            reach: Reach::default(),
             max_active_runs: 1000,
             submit_per_second: 1000.0,
             poll_per_second: 1000.0,

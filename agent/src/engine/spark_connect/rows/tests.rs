@@ -209,11 +209,13 @@ fn a_map_is_an_object_where_its_keys_are_texts() {
     }
 
     let (told, values) = maps(StringBuilder::new(), |keys, n| {
-        keys.append_value(n.to_string())
+        keys.append_value(n.to_string());
     });
     assert_eq!(told, "map<string,int>");
     assert_eq!(json!(values), json!([{"1": 10, "2": 20}, {}, null]));
-    let (told, values) = maps(Int64Builder::new(), |keys, n| keys.append_value(n.into()));
+    let (told, values) = maps(Int64Builder::new(), |keys, n| {
+        keys.append_value(n.into());
+    });
     assert_eq!(told, "map<bigint,int>");
     assert_eq!(json!(values), json!([[[1, 10], [2, 20]], [], null]));
 }
@@ -305,7 +307,7 @@ fn rows_beyond_the_limit_are_counted_and_not_kept() {
     for _ in 0..3 {
         rows.batch(&numbers(4)).unwrap();
     }
-    assert_eq!(rows.rows.len(), 5);
+    assert_eq!(rows.kept.len(), 5);
     let value = rows.into_value();
     assert_eq!(value["rows"], json!([[0], [1], [2], [3], [0]]));
     assert_eq!(
@@ -325,9 +327,9 @@ fn memory_is_bounded_by_the_byte_limit() {
         rows.batch(&numbers(1000)).unwrap();
     }
     assert!(
-        (100..=400).contains(&rows.rows.len()),
+        (100..=400).contains(&rows.kept.len()),
         "{}",
-        rows.rows.len()
+        rows.kept.len()
     );
     let value = rows.into_value();
     assert_eq!(
