@@ -193,6 +193,12 @@ fn check(wire: Wire, id: Id, connection: Option<&str>) -> Result<Request, FieldF
             "`repair` is for run_now and submit_run; spark_connect knows `rerun` only",
         ));
     }
+    if !wire.wait && matches!(work, Work::SparkConnect(_)) {
+        return Err(FieldFault::new(
+            "wait",
+            "`false` is for run_now and submit_run; a Spark Connect server stops what nobody attends",
+        ));
+    }
     let (min, max) = intervals(
         wire.min_retry_interval_millis,
         wire.max_retry_interval_millis,
@@ -392,6 +398,11 @@ mod tests {
                 r#"{"id":"a","spark_connect":{"steps":[{"sql":"a"}]},"on_failure":"repair"}"#,
                 "on_failure",
                 "repair",
+            ),
+            (
+                r#"{"id":"a","spark_connect":{"steps":[{"sql":"a"}]},"wait":false}"#,
+                "wait",
+                "attends",
             ),
             (
                 r#"{"id":"a","run_now":{"job_id":1},"min_retry_interval_millis":2,"max_retry_interval_millis":1}"#,

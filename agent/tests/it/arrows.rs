@@ -45,15 +45,20 @@ const BEHIND_PORTS: [&str; 4] = [
 /// a workspace, which Databricks' REST API starts and lets in.
 const LENT: [(&str, &str); 2] = [
     ("engine/spark_connect/cluster", "engine::databricks::Client"),
-    ("engine/spark_connect/cluster", "engine::databricks::Cluster"),
+    (
+        "engine/spark_connect/cluster",
+        "engine::databricks::Cluster",
+    ),
 ];
 
 /// Crates that only some folders may name.
-const CRATES: [(&str, &[&str]); 3] = [
+const CRATES: [(&str, &[&str]); 5] = [
     ("lapin", &["queue/amqp"]),
     ("rusqlite", &["queue/sqlite"]),
     // The demo creates a job in its sandbox and reads the sandbox's books, which no engine does.
     ("reqwest", &["http", "engine/databricks", "cli/demo"]),
+    ("spark_connect_proto", &["engine/spark_connect"]),
+    ("tonic", &["engine/spark_connect"]),
 ];
 
 /// A source file: its path under `src` without the ending, and its code.

@@ -43,10 +43,13 @@ const LAST_EVENTS: Duration = Duration::from_secs(1);
 pub(crate) struct DemoArgs {
     /// Start a Spark Connect server too: `sail` or `spark-submit`
     ///
-    /// Looked for in the virtual environment VENV if one is named; else in `VIRTUAL_ENV`, `SPARK_HOME`
-    /// and PATH. Nothing is installed: `pip install pysail` brings the smaller one.
-    #[arg(long, value_name = "VENV", num_args = 0..=1)]
-    spark: Option<Option<PathBuf>>,
+    /// Looked for in `VIRTUAL_ENV`, `SPARK_HOME` and PATH. Nothing is installed: `pip install pysail`
+    /// brings the smaller one.
+    #[arg(long)]
+    spark: bool,
+    /// The Python environment in which --spark looks, and nowhere else
+    #[arg(long, value_name = "FOLDER", requires = "spark")]
+    venv: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: &DemoArgs) -> Result<Exit, Problem> {
@@ -72,7 +75,11 @@ async fn in_folder(args: &DemoArgs, folder: &Path) -> Result<Exit, Problem> {
     }
     let python = python_is_there().await;
     let namespace = stage::namespace();
-    let spark = Spark::find(args.spark.as_ref(), &namespace, folder).await?;
+    let spark = if args.spark {
+        Some(Spark::start(args.venv.clone(), &namespace, folder).await?)
+    } else {
+        Spark::of_variable(&namespace).await?
+    };
     let mut cases = cases::all(folder, python);
     if let Some(spark) = &spark {
         print::line(&format!("A Spark Connect server: {}", spark.told))?;
@@ -248,9 +255,9 @@ fn tell(cases: &[Case], results: &BTreeMap<Id, RunResult>, stats: &Stats) -> Res
     print::line(
         "\nAll as it has to be. What to try next:\n  \
            sparkferry demo --spark   # with statements too (pip install pysail)\n  \
-           sparkferry sandbox    # a stand-in that stays; it prints a connection for config/agent.toml\n  \
-           sparkferry check      # are the queue and every connection of config/agent.toml there?\n  \
-           sparkferry run        # the worker",
+           sparkferry sandbox        # a stand-in that stays; it prints a connection for config/agent.toml\n  \
+           sparkferry check          # are the queue and every connection of config/agent.toml there?\n  \
+           sparkferry run            # the worker",
     )?;
     Ok(Exit::Success)
 }

@@ -35,18 +35,8 @@ pub(super) struct Spark {
 }
 
 impl Spark {
-    /// The server that the person asked for: with `--spark` (whose value is a virtual environment)
-    /// one is started, its files in `folder`; else that of `SPARK_REMOTE`; else none.
-    pub(super) async fn find(
-        start: Option<&Option<PathBuf>>,
-        namespace: &str,
-        folder: &Path,
-    ) -> Result<Option<Self>, Problem> {
-        if let Some(venv) = start {
-            return Self::start(venv.as_deref(), namespace, folder)
-                .await
-                .map(Some);
-        }
+    /// The server that `SPARK_REMOTE` names, if it is set.
+    pub(super) async fn of_variable(namespace: &str) -> Result<Option<Self>, Problem> {
         let Some(url) = std::env::var(VARIABLE).ok().filter(|url| !url.is_empty()) else {
             return Ok(None);
         };
@@ -62,8 +52,13 @@ impl Spark {
         }))
     }
 
-    async fn start(venv: Option<&Path>, namespace: &str, folder: &Path) -> Result<Self, Problem> {
-        let venv = venv.map(Path::to_owned);
+    /// Starts one, found in the virtual environment or where it usually is, with its files in
+    /// `folder`.
+    pub(super) async fn start(
+        venv: Option<PathBuf>,
+        namespace: &str,
+        folder: &Path,
+    ) -> Result<Self, Problem> {
         let looking = tokio::task::spawn_blocking(move || look_for(venv.as_deref()));
         let program = looking.await.map_err(failed)??;
         let port = free_port().map_err(failed)?;
@@ -145,16 +140,13 @@ fn look_for(venv: Option<&Path>) -> Result<PathBuf, Problem> {
         let folder = std::env::var_os(variable).filter(|value| !value.is_empty())?;
         Some(PathBuf::from(folder).join("bin"))
     };
-    let folders: Vec<PathBuf> = match venv {
-        Some(venv) => vec![venv.join("bin")],
-        None => {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let own = [folder("VIRTUAL_ENV"), folder("SPARK_HOME")];
-            own.into_iter()
-                .flatten()
-                .chain(std::env::split_paths(&path))
-                .collect()
-        }
+    let folders: Vec<PathBuf> = if let Some(venv) = venv {
+        vec![venv.join("bin")]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let own = [folder("VIRTUAL_ENV"), folder("SPARK_HOME")];
+        let own = own.into_iter().flatten();
+        own.chain(std::env::split_paths(&path)).collect()
     };
     let mut programs = ["sail", "spark-submit"]
         .iter()
@@ -171,7 +163,7 @@ fn look_for(venv: Option<&Path>) -> Result<PathBuf, Problem> {
         "--spark: neither sail nor spark-submit is in {places}. One of them is brought by\n  \
                python3 -m venv spark && spark/bin/pip install pysail            # 170 MB, starts in a second\n  \
                python3 -m venv spark && spark/bin/pip install 'pyspark[connect]'  # 490 MB, needs Java 17\n\
-             and found by `sparkferry demo --spark spark`. Or name a server that runs: \
+             and found by `sparkferry demo --spark --venv spark`. Or name a server that runs: \
              {VARIABLE}=sc://127.0.0.1:15002"
     );
     Err(Problem::told(Exit::Unreachable, text))

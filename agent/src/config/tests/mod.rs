@@ -51,7 +51,7 @@ fn fails(text: &str, variables: &[(&str, &str)], words: &[&str]) -> String {
 fn prod(settings: &Settings) -> &DatabricksSettings {
     match &settings.connections["prod"] {
         Connection::Databricks(settings) => settings,
-        other => panic!("{other:?}"),
+        other @ Connection::SparkConnect(_) => panic!("{other:?}"),
     }
 }
 

@@ -10,7 +10,7 @@ fn lake(rest: &str) -> String {
 fn read(rest: &str) -> SparkConnectSettings {
     match &load_text(&lake(rest), &[]).unwrap().connections["lake"] {
         Connection::SparkConnect(settings) => settings.clone(),
-        other => panic!("{other:?}"),
+        other @ Connection::Databricks(_) => panic!("{other:?}"),
     }
 }
 
@@ -115,10 +115,7 @@ fn a_url_says_where_a_cluster_is_and_its_token_goes_by_tls() {
 #[test]
 fn what_is_wrong_is_told_without_the_secret() {
     for (rest, words) in [
-        (
-            r#"max_active_runs = 1"#,
-            ["connections.lake.url", "is needed"],
-        ),
+        ("max_active_runs = 1", ["connections.lake.url", "is needed"]),
         (
             r#"url = "http://hunter2:1""#,
             ["connections.lake.url", "sc://"],

@@ -47,8 +47,8 @@ use self::watch::Watch;
 use super::{Attached, Engine, Fault, Start, text};
 use crate::config::DatabricksSettings;
 
-pub use client::ClientError;
 pub(in crate::engine) use client::Client;
+pub use client::ClientError;
 pub(in crate::engine) use cluster::Cluster;
 
 /// A Databricks workspace. Its watch ends when the engine and all its runs are dropped.

@@ -136,7 +136,9 @@ async fn look(session: &Session, id: Uuid) -> Result<Found, Fault> {
     let asking = session.reattach(id, None);
     let answer = timeout(ANSWERED, asking).await.unwrap_or_else(|_| {
         let seconds = ANSWERED.as_secs();
-        Err(Status::deadline_exceeded(format!("no answer within {seconds} s")))
+        Err(Status::deadline_exceeded(format!(
+            "no answer within {seconds} s"
+        )))
     });
     let status = match answer {
         Ok(answers) => return Ok(Found::There(Entry::Answers(Box::new(answers)))),

@@ -137,6 +137,9 @@ mod tests {
         assert!(!error.contains("ter2"), "{error}");
         settings.headers[0].1 = "hun\nter2".to_owned().into();
         let error = Open::new(&settings).unwrap_err();
-        assert!(error.contains("x-place") && !error.contains("ter2"), "{error}");
+        assert!(
+            error.contains("x-place") && !error.contains("ter2"),
+            "{error}"
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! The values of a statement's named parameters: from JSON to Spark's literals.
 
+use serde_json::Value;
 use spark_connect_proto::expression::literal::LiteralType;
 use spark_connect_proto::expression::{ExprType, Literal};
 use spark_connect_proto::{DataType, Expression, data_type};
-use serde_json::Value;
 
 /// Text, booleans, numbers and null become literals of Spark's types: a whole number is an `INT`
 /// where it fits, as in PySpark (`LIMIT :n` takes nothing else), then a `BIGINT`; any other number a

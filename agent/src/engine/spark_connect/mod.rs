@@ -103,7 +103,8 @@ impl Engine for SparkConnectEngine {
             analyze: Some(Analyze::SparkVersion(SparkVersion {})),
             ..AnalyzePlanRequest::default()
         };
-        let send = |mut stub: Stub, request| async move { stub.analyze_plan(request).await };
+        let send =
+            |mut stub: Stub, request| async move { Box::pin(stub.analyze_plan(request)).await };
         let answer = server.call(Call::Version, &session_id, body, send).await;
         let answer = answer.map_err(|status| fault(server, Call::Version, &status))?;
         session::release(server, session_id).await.ok();

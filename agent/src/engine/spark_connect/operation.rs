@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
-use sparkferry_shared::{ErrorClass, RunError};
 use spark_connect_proto::ExecutePlanResponse;
 use spark_connect_proto::execute_plan_response::ResponseType;
+use sparkferry_shared::{ErrorClass, RunError};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 use tracing::debug;
@@ -275,7 +275,7 @@ impl<'a> Operation<'a> {
             }
             Said::Failed(error) => Round::Fate(Fate::Failed(error)),
             Said::Canceled(error) => Round::Fate(Fate::Canceled(error)),
-            said => match resolve(&self, &said).await {
+            said => match resolve(self, &said).await {
                 Resolved::Fate(fate) => {
                     if matches!(fate, Fate::Succeeded) {
                         self.table.gone("the server no longer keeps the rows");

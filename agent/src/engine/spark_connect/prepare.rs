@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use spark_connect_proto::add_artifacts_request::{ArtifactChunk, SingleChunkArtifact};
-use spark_connect_proto::{Expression, KeyValue, Plan, Relation, Sql, plan, relation};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use bytes::Bytes;
 use prost::Message;
+use spark_connect_proto::add_artifacts_request::{ArtifactChunk, SingleChunkArtifact};
+use spark_connect_proto::{Expression, KeyValue, Plan, Relation, Sql, plan, relation};
 use sparkferry_shared::request::{Artifact, Step};
 use sparkferry_shared::{ErrorClass, RunError, Work};
 
@@ -63,8 +63,7 @@ fn plan_of(index: usize, step: &Step) -> Result<Bytes, Fault> {
     }
     let mut named_arguments: HashMap<String, Expression> = HashMap::new();
     for (name, value) in &step.args {
-        let literal =
-            literal(value).map_err(|why| refused(&at(&format!("args.{name}")), why))?;
+        let literal = literal(value).map_err(|why| refused(&at(&format!("args.{name}")), why))?;
         named_arguments.insert(name.clone(), literal);
     }
     let sql = Sql {
@@ -82,7 +81,10 @@ fn plan_of(index: usize, step: &Step) -> Result<Bytes, Fault> {
 }
 
 fn artifact_of(index: usize, artifact: &Artifact) -> Result<SingleChunkArtifact, Fault> {
-    let data = decoded(&format!("spark_connect.artifacts[{index}].data"), &artifact.data)?;
+    let data = decoded(
+        &format!("spark_connect.artifacts[{index}].data"),
+        &artifact.data,
+    )?;
     Ok(SingleChunkArtifact {
         name: artifact.name.clone(),
         data: Some(ArtifactChunk {
@@ -162,7 +164,9 @@ mod tests {
                 "spark_connect.steps[0].args.x: ",
             ),
             (
-                work(json!({"steps": [{"sql": "a"}], "artifacts": [{"name": "pyfiles/x.py", "data": "%"}]})),
+                work(
+                    json!({"steps": [{"sql": "a"}], "artifacts": [{"name": "pyfiles/x.py", "data": "%"}]}),
+                ),
                 "spark_connect.artifacts[0].data: ",
             ),
         ] {

@@ -63,7 +63,7 @@ async fn by_state(operation: &Operation<'_>, said: &Said) -> Resolved {
         None if rows_gone => operation.lost("its answers were read before, and are gone"),
         None if abandoned => operation.lost("the server gave it up, for nobody attended it"),
         // Servers without states forget an operation that was interrupted.
-        None if canceled => Fate::Canceled(interrupted()),
+        None | Some(OperationState::Cancelled) if canceled => Fate::Canceled(interrupted()),
         None | Some(OperationState::Unknown | OperationState::Unspecified) => Fate::Unknown,
         Some(OperationState::Running) => return Resolved::Again(ASKED),
         // It has ended, and how is told once it is released. Nothing is lost by that: its answers
@@ -81,7 +81,6 @@ async fn by_state(operation: &Operation<'_>, said: &Said) -> Resolved {
             ErrorClass::User,
             "the operation failed; the server no longer keeps what it said",
         )),
-        Some(OperationState::Cancelled) if canceled => Fate::Canceled(interrupted()),
         Some(OperationState::Cancelled) => {
             operation.lost("the server cancelled it unasked, as it does with what nobody attends")
         }

@@ -145,7 +145,11 @@ impl Run for SparkConnectRun {
             sleep_until(begun + SETTLED).await;
         }
         // An adopted run may be further than it was read.
-        let last = if self.adopted { known.steps } else { known.begun };
+        let last = if self.adopted {
+            known.steps
+        } else {
+            known.begun
+        };
         let ids = (known.begun..=last).map(|step| session.key.step(step));
         let mut interrupted = false;
         for asked in join_all(ids.map(|id| session.interrupt(id))).await {

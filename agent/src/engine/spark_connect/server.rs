@@ -6,9 +6,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use spark_connect_proto::spark_connect_service_client::SparkConnectServiceClient;
 use spark_connect_proto::{ExecutePlanResponse, ReattachExecuteRequest};
-use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -169,10 +169,13 @@ impl Server {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let request = self.request(session_id, body).await?;
-        let answer = timeout(CALL_TIMEOUT, send(self.stub(), request)).await;
+        // On the heap: the generated calls are tens of kilobytes.
+        let answer = timeout(CALL_TIMEOUT, Box::pin(send(self.stub(), request))).await;
         let answer = answer.unwrap_or_else(|_| {
             let seconds = CALL_TIMEOUT.as_secs();
-            Err(Status::deadline_exceeded(format!("no answer within {seconds} s")))
+            Err(Status::deadline_exceeded(format!(
+                "no answer within {seconds} s"
+            )))
         });
         self.count(call, answer.as_ref().err());
         answer.map(Response::into_inner)
@@ -183,8 +186,7 @@ impl Server {
     pub(super) async fn execute(&self, session_id: &str, body: Bytes) -> Result<Answers, Status> {
         let request = self.request(session_id, body).await?;
         let path = "/spark.connect.SparkConnectService/ExecutePlan";
-        let mut grpc =
-            Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE);
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE);
         let answer = async {
             grpc.ready()
                 .await
@@ -198,7 +200,11 @@ impl Server {
     }
 
     /// Asks for the answers of an operation. Returns when the server begins to answer: bound it.
-    pub(super) async fn reattach(&self, session_id: &str, body: ReattachExecuteRequest) -> Result<Answers, Status> {
+    pub(super) async fn reattach(
+        &self,
+        session_id: &str,
+        body: ReattachExecuteRequest,
+    ) -> Result<Answers, Status> {
         let request = self.request(session_id, body).await?;
         let answer = self.stub().reattach_execute(request).await;
         self.count(Call::Reattach, answer.as_ref().err());
@@ -232,9 +238,11 @@ impl Server {
                 Some(format!("{} does not accept our credentials", self.host))
             }
             (Code::ResourceExhausted, _) => Some(format!("{} has too much to do", self.host)),
-            (_, Some(error)) if !answered => {
-                Some(format!("{} can't be reached: {}", self.host, error.message()))
-            }
+            (_, Some(error)) if !answered => Some(format!(
+                "{} can't be reached: {}",
+                self.host,
+                error.message()
+            )),
             _ => None,
         };
     }

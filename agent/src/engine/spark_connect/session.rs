@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use spark_connect_proto::add_artifacts_request::{Batch, Payload, SingleChunkArtifact};
 use spark_connect_proto::config_request::{self, Operation, operation};
 use spark_connect_proto::execute_plan_request::{RequestOption, request_option};
 use spark_connect_proto::get_status_request::OperationStatusRequest;
+use spark_connect_proto::get_status_response::OperationStatus;
 use spark_connect_proto::interrupt_request::{Interrupt, InterruptType};
 use spark_connect_proto::release_execute_request::{Release, ReleaseAll};
 use spark_connect_proto::{
@@ -14,7 +16,6 @@ use spark_connect_proto::{
     KeyValue, ReattachExecuteRequest, ReattachOptions, ReleaseExecuteRequest,
     ReleaseSessionRequest, UserContext,
 };
-use bytes::Bytes;
 use sparkferry_shared::Key;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -49,8 +50,8 @@ impl Session {
         }
     }
 
-    fn user(&self) -> Option<UserContext> {
-        Some(user(&self.server.user_id))
+    fn user(&self) -> UserContext {
+        user(&self.server.user_id)
     }
 
     fn observed(&self) -> Option<String> {
@@ -103,7 +104,7 @@ impl Session {
         let body = ConfigRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             operation: Some(Operation {
                 op_type: Some(operation),
             }),
@@ -122,37 +123,31 @@ impl Session {
     ) -> Result<(), Status> {
         let body = AddArtifactsRequest {
             session_id: self.id.clone(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             client_observed_server_side_session_id: self.observed(),
             client_type: Some(CLIENT.to_owned()),
             payload: Some(Payload::Batch(Batch { artifacts })),
         };
         let messages = futures_util::stream::iter([body]);
         let call = Call::AddArtifacts;
-        let send = |mut stub: Stub, request| async move {
-            stub.add_artifacts(request).await
-        };
+        let send = |mut stub: Stub, request| async move { stub.add_artifacts(request).await };
         let answer = self.server.call(call, &self.id, messages, send).await?;
         self.observe(&answer.server_side_session_id);
         let broken = answer.artifacts.iter().find(|file| !file.is_crc_successful);
         match broken {
-            Some(file) => Err(Status::data_loss(format!(
-                "{} arrived damaged",
-                file.name
-            ))),
+            Some(file) => Err(Status::data_loss(format!("{} arrived damaged", file.name))),
             None => Ok(()),
         }
     }
 
     /// Begins an operation and asks for its answers.
     pub(super) async fn execute(&self, operation: Uuid, plan: &Bytes) -> Result<Answers, Status> {
-        let reattachable = request_option::RequestOption::ReattachOptions(ReattachOptions {
-            reattachable: true,
-        });
+        let reattachable =
+            request_option::RequestOption::ReattachOptions(ReattachOptions { reattachable: true });
         let request = ExecutePlanRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             operation_id: Some(operation.to_string()),
             plan: None,
             client_type: Some(CLIENT.to_owned()),
@@ -174,7 +169,7 @@ impl Session {
         let body = ReattachExecuteRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             operation_id: operation.to_string(),
             client_type: Some(CLIENT.to_owned()),
             last_response_id,
@@ -186,7 +181,7 @@ impl Session {
     pub(super) async fn status(&self, operation: Uuid) -> Result<Option<OperationState>, Status> {
         let body = GetStatusRequest {
             session_id: self.id.clone(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             client_type: Some(CLIENT.to_owned()),
             client_observed_server_side_session_id: self.observed(),
             operation_status: Some(OperationStatusRequest {
@@ -195,11 +190,13 @@ impl Session {
             }),
             extensions: Vec::new(),
         };
-        let send =
-            |mut stub: Stub, request| async move { stub.get_status(request).await };
+        let send = |mut stub: Stub, request| async move { stub.get_status(request).await };
         match self.server.call(Call::Status, &self.id, body, send).await {
             Ok(answer) => {
-                let state = answer.operation_statuses.first().map(|status| status.state());
+                let state = answer
+                    .operation_statuses
+                    .first()
+                    .map(OperationStatus::state);
                 Ok(Some(state.unwrap_or(OperationState::Unknown)))
             }
             Err(status) if status.code() == Code::Unimplemented => Ok(None),
@@ -212,14 +209,16 @@ impl Session {
         let body = InterruptRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             client_type: Some(CLIENT.to_owned()),
             interrupt_type: InterruptType::OperationId.into(),
             interrupt: Some(Interrupt::OperationId(operation.to_string())),
         };
-        let send =
-            |mut stub: Stub, request| async move { stub.interrupt(request).await };
-        let answer = self.server.call(Call::Interrupt, &self.id, body, send).await?;
+        let send = |mut stub: Stub, request| async move { stub.interrupt(request).await };
+        let answer = self
+            .server
+            .call(Call::Interrupt, &self.id, body, send)
+            .await?;
         Ok(!answer.interrupted_ids.is_empty())
     }
 
@@ -231,14 +230,14 @@ impl Session {
         let body = FetchErrorDetailsRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             error_id,
             client_type: Some(CLIENT.to_owned()),
         };
-        let send = |mut stub: Stub, request| async move {
-            stub.fetch_error_details(request).await
-        };
-        self.server.call(Call::ErrorDetails, &self.id, body, send).await
+        let send = |mut stub: Stub, request| async move { stub.fetch_error_details(request).await };
+        self.server
+            .call(Call::ErrorDetails, &self.id, body, send)
+            .await
     }
 
     /// Has the server forget the answers of an operation. Its state is still known afterwards.
@@ -246,15 +245,16 @@ impl Session {
         let body = ReleaseExecuteRequest {
             session_id: self.id.clone(),
             client_observed_server_side_session_id: self.observed(),
-            user_context: self.user(),
+            user_context: Some(self.user()),
             operation_id: operation.to_string(),
             client_type: Some(CLIENT.to_owned()),
             release: Some(Release::ReleaseAll(ReleaseAll {})),
         };
-        let send = |mut stub: Stub, request| async move {
-            stub.release_execute(request).await
-        };
-        let answer = self.server.call(Call::ReleaseExecute, &self.id, body, send).await;
+        let send = |mut stub: Stub, request| async move { stub.release_execute(request).await };
+        let answer = self
+            .server
+            .call(Call::ReleaseExecute, &self.id, body, send)
+            .await;
         answer.map(drop)
     }
 
@@ -273,7 +273,9 @@ pub(super) async fn release(server: &Server, session_id: String) -> Result<(), S
         allow_reconnect: false,
     };
     let send = |mut stub: Stub, request| async move { stub.release_session(request).await };
-    let answer = server.call(Call::ReleaseSession, &session_id, body, send).await;
+    let answer = server
+        .call(Call::ReleaseSession, &session_id, body, send)
+        .await;
     answer.map(drop)
 }
 

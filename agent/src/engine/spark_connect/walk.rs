@@ -90,7 +90,9 @@ impl Walk {
             return Ok(Entry::Reattach);
         }
         if self.board.known().canceled {
-            return Err(self.canceled_before(step));
+            return Err(Ended::Canceled(Failure {
+                error: canceled_before(step),
+            }));
         }
         Ok(Entry::Execute(self.take_plan(step)))
     }
@@ -112,10 +114,7 @@ impl Walk {
         self.adopted = false;
         self.board.unbegun(step);
         if self.board.known().canceled {
-            let Ended::Canceled(failure) = self.canceled_before(step) else {
-                return fate;
-            };
-            return Fate::Canceled(failure.error);
+            return Fate::Canceled(canceled_before(step));
         }
         let plan = self.take_plan(step);
         self.follow(step, Entry::Execute(plan), table).await
@@ -153,11 +152,6 @@ impl Walk {
             .unwrap_or_default()
     }
 
-    fn canceled_before(&self, step: u32) -> Ended {
-        let message = format!("cancelled before step {step} was begun");
-        Ended::Canceled(Failure::new(ErrorClass::Canceled, message))
-    }
-
     fn forgotten(&self, step: u32) -> RunError {
         RunError::new(
             ErrorClass::Lost,
@@ -189,4 +183,9 @@ impl Walk {
             debug!(key = %self.session.key, error = status.message(), "the session's memo was not written");
         }
     }
+}
+
+fn canceled_before(step: u32) -> RunError {
+    let message = format!("cancelled before step {step} was begun");
+    RunError::new(ErrorClass::Canceled, message)
 }

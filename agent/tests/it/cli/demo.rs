@@ -45,7 +45,7 @@ fn the_demo_comes_out_as_expected_and_leaves_nothing_behind() {
 
 #[test]
 fn with_a_spark_connect_server_the_demo_runs_statements() {
-    let ran = shown(&["--spark", SAIL]);
+    let ran = shown(&["--spark", "--venv", SAIL]);
     for told in ["bin/sail", "spark-steps", "spark-error", "job-by-name"] {
         assert!(ran.out.contains(told), "{told} is not told: {ran:?}");
     }
@@ -55,7 +55,9 @@ fn with_a_spark_connect_server_the_demo_runs_statements() {
 fn a_spark_connect_server_that_is_not_there_is_69_and_how_to_get_one_is_said() {
     let place = Place::new();
     let said = ["pip install pysail", "SPARK_REMOTE"];
-    place.run(&["demo", "--spark", "."]).must(69, &said);
+    place
+        .run(&["demo", "--spark", "--venv", "."])
+        .must(69, &said);
     place.run(&["demo", "--spark"]).must(69, &said);
     for (remote, code, said) in [
         ("sc://127.0.0.1:9", 69, "SPARK_REMOTE: "),

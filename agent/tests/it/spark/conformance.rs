@@ -94,9 +94,9 @@ impl Harness for Ground {
             Scenario::FailsByInfrastructure => return None,
             Scenario::UntilCancelled => once(LONG),
             Scenario::ThreeTasks => steps(&[said.clone(), said.clone(), said.clone()]),
-            Scenario::LargeOutput => steps(&[
-                "SELECT id, repeat('all hands ', 20) AS text FROM range(900)".to_owned(),
-            ]),
+            Scenario::LargeOutput => {
+                steps(&["SELECT id, repeat('all hands ', 20) AS text FROM range(900)".to_owned()])
+            }
         };
         *self.counted.lock().expect("no panic") = (mark, HashMap::new());
         Some(work)

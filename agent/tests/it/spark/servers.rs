@@ -23,7 +23,7 @@ const SAIL: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/sail/bin/sail");
 /// Held by whoever runs an Apache Spark, of all test processes of this folder.
 const TURN: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/apache-spark.lock");
 /// How long a server may take to answer its first statement on a busy machine.
-const STARTUP: Duration = Duration::from_secs(180);
+const STARTUP: Duration = Duration::from_mins(3);
 /// Ends its process group when its stdin ends, which the death of this process brings about.
 const WATCHDOG: &str = r#""$@" & read -r _; kill -s KILL 0"#;
 
