@@ -6,11 +6,11 @@
 help: ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-demo: ## queue, sandbox, worker and a few requests in one process; the first build takes minutes
+demo: ## queue, sandbox, worker and a few requests in one process (ARGS=--spark: with Spark Connect)
 	@agent/tests/prepare.sh build
 	@echo "Building without optimization, for a quick start (some minutes the first time)."
 	@cargo build --locked --bin sparkferry
-	@cargo run --locked --quiet --bin sparkferry -- demo
+	@cargo run --locked --quiet --bin sparkferry -- demo $(ARGS)
 
 test: ## all tests, over a real RabbitMQ; brings what is missing
 	@agent/tests/prepare.sh test

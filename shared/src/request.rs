@@ -210,6 +210,7 @@ pub enum OnTimeout {
             "properties": {
                 "spark_connect": { "type": "object" },
                 "on_failure": { "const": "rerun" },
+                "wait": { "const": true },
             },
         },
     ])

@@ -72,7 +72,7 @@ pub(crate) async fn run(args: &CheckArgs, loaded: &Loaded) -> Result<Exit, Probl
         .map(|(name, connection)| async move {
             Finding {
                 what: format!("connection {name}"),
-                found: engine(name, connection).await,
+                found: engine(name, connection, settings).await,
             }
         });
     let (queue, engines) = tokio::join!(queue, join_all(engines));
@@ -132,9 +132,13 @@ async fn queue(settings: &Settings, connections: &[String]) -> Result<String, Qu
     }
 }
 
-async fn engine(name: &str, connection: &Connection) -> Result<String, (Exit, String)> {
-    let engine =
-        table::open(name, connection).map_err(|error| (Exit::Configuration, error.to_string()))?;
+async fn engine(
+    name: &str,
+    connection: &Connection,
+    settings: &Settings,
+) -> Result<String, (Exit, String)> {
+    let engine = table::open(name, connection, settings)
+        .map_err(|error| (Exit::Configuration, error.to_string()))?;
     engine.check().await.map_err(|fault| advise(&fault))
 }
 

@@ -26,12 +26,14 @@ const LIVE: [&str; 2] = ["log", "default_connection"];
 /// Where one can't be made, with its setting.
 pub(super) fn engines(settings: &Settings) -> Result<Engines, Problem> {
     let names = settings.connections.keys();
-    names.map(|name| Ok((name.clone(), served(settings, name)?))).collect()
+    names
+        .map(|name| Ok((name.clone(), served(settings, name)?)))
+        .collect()
 }
 
 fn served(settings: &Settings, name: &str) -> Result<Served, Problem> {
     let connection = &settings.connections[name];
-    let engine = table::open(name, connection)
+    let engine = table::open(name, connection, settings)
         .map_err(|e| Problem::configuration(format!("connections.{name}: {e}")))?;
     Ok(Served {
         max_active_runs: connection.max_active_runs(),

@@ -13,6 +13,7 @@ use super::policy::policy;
 use super::queue_tls::with_certificates;
 use super::secret::{Secret, SecretSource};
 use super::shape::read;
+use super::spark_connect::spark_connect;
 use super::{
     ConfigError, Connection, LogFormat, LogSettings, QueuePlace, QueueSettings, Settings,
     WorkerSettings, Written,
@@ -42,9 +43,12 @@ pub(super) fn check(
         }
         let checked = match kind.as_str() {
             "databricks" => {
-                Connection::Databricks(databricks(&path, read(&path, rest)?, variables)?)
+                Connection::Databricks(Box::new(databricks(&path, read(&path, rest)?, variables)?))
             }
-            other => return Err(unknown_type(&path, other, "databricks")),
+            "spark_connect" => {
+                Connection::SparkConnect(spark_connect(&path, read(&path, rest)?, variables)?)
+            }
+            other => return Err(unknown_type(&path, other, "databricks, spark_connect")),
         };
         connections.insert(connection, checked);
     }

@@ -132,6 +132,24 @@ pub(super) struct DatabricksFile {
     pub(super) call_timeout_seconds: u64,
 }
 
+impl DatabricksFile {
+    /// Nothing but where it is and how to be let in.
+    pub(super) fn only(host: Option<String>, auth: Option<Tagged>) -> Self {
+        Self {
+            host,
+            auth,
+            tls: TlsFile::default(),
+            proxy: None,
+            proxy_file: None,
+            max_active_runs: max_active_runs(),
+            submit_per_second: submit_per_second(),
+            poll_per_second: poll_per_second(),
+            poll_interval_seconds: IntervalFile::default(),
+            call_timeout_seconds: call_timeout_seconds(),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct IntervalFile {

@@ -7,6 +7,7 @@ mod address;
 mod ambient;
 mod auth;
 mod check;
+mod compute;
 mod databricks;
 mod file;
 mod load;
@@ -16,6 +17,7 @@ mod queue_tls;
 mod reach;
 pub mod secret;
 mod shape;
+mod spark_connect;
 #[cfg(test)]
 mod tests;
 mod written;
@@ -116,7 +118,9 @@ pub enum LogFormat {
 #[derive(Debug, Clone)]
 pub enum Connection {
     /// A Databricks workspace.
-    Databricks(DatabricksSettings),
+    Databricks(Box<DatabricksSettings>),
+    /// A Spark Connect server.
+    SparkConnect(SparkConnectSettings),
 }
 
 impl Connection {
@@ -124,6 +128,7 @@ impl Connection {
     pub fn max_active_runs(&self) -> u32 {
         match self {
             Self::Databricks(settings) => settings.max_active_runs,
+            Self::SparkConnect(settings) => settings.max_active_runs,
         }
     }
 }
@@ -147,6 +152,41 @@ pub struct DatabricksSettings {
     pub poll_interval: (Duration, Duration),
     /// How long one call may take before it counts as failed.
     pub call_timeout: Duration,
+}
+
+/// Settings of a Spark Connect server.
+#[derive(Debug, Clone)]
+pub struct SparkConnectSettings {
+    /// The server: `http://` or, where TLS is spoken, `https://`, always with a port.
+    pub endpoint: Url,
+    /// The user that every worker presents; absent, it follows from the namespace.
+    pub user_id: Option<String>,
+    /// Headers that go with every call, by their lower-case names.
+    pub headers: Vec<(String, Secret)>,
+    /// The bearer token. Only where TLS is spoken, or on loopback.
+    pub token: Option<SecretSource>,
+    /// Where the server is compute of a Databricks workspace. The token is then the workspace's.
+    pub compute: Option<Box<ComputeSettings>>,
+    /// Runs that may be under way in this worker: the prefetch of the connection's queue.
+    pub max_active_runs: u32,
+}
+
+/// Compute of a Databricks workspace that speaks Spark Connect.
+#[derive(Debug, Clone)]
+pub struct ComputeSettings {
+    /// The workspace: where clusters are looked up and started, and what lets us in.
+    pub workspace: DatabricksSettings,
+    /// Which compute.
+    pub compute: Compute,
+}
+
+/// Which compute of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compute {
+    /// The cluster of this id. If it is down, it is started.
+    Cluster(String),
+    /// Serverless compute, which is always there.
+    Serverless,
 }
 
 /// A setting is wrong. Its text tells which one, what is wrong, and what to do.

@@ -44,10 +44,17 @@ pub trait Harness: Send + Sync {
     /// The engine as a worker has it; each call is another worker, on the same ground.
     fn engine(&self) -> Arc<dyn Engine>;
 
-    /// Work for a scenario.
-    fn work(&self, scenario: Scenario) -> Work;
+    /// Work for a scenario; each call is asked for by one check, before its runs. `None` where the
+    /// ground can't have it happen: the reason stands there.
+    fn work(&self, scenario: Scenario) -> Option<Work>;
 
-    /// How many runs the engine really started under this name.
+    /// What [`Scenario::ThreeTasks`] counts as in a run's state; `None` where the engine counts
+    /// smaller parts, of which it finds more as it goes.
+    fn three_tasks(&self) -> Option<u64> {
+        Some(3)
+    }
+
+    /// How many runs the engine really started under this name. Asked in the order of the attempts.
     async fn runs_started(&self, key: Key) -> u64;
 
     /// Makes the engine forget the ended run of this name.
@@ -101,7 +108,7 @@ pub async fn a_dropped_call_starts_no_second_run(harness: &impl Harness) {
 
 /// Attempts after the first are runs of their own.
 pub async fn each_attempt_has_its_own_run(harness: &impl Harness) {
-    let case = Case::new(harness, Scenario::FailsByInfrastructure);
+    let case = Case::new(harness, Scenario::FailsByUser);
     let mut found = HashSet::new();
     for attempt in 1..=3 {
         let mut attached = case.attach(attempt, false).await;
@@ -127,7 +134,9 @@ pub async fn runs_end_as_they_ended(harness: &impl Harness) {
         (Scenario::FailsByUser, ErrorClass::User),
         (Scenario::FailsByInfrastructure, ErrorClass::Infrastructure),
     ] {
-        let case = Case::new(harness, scenario);
+        let Some(case) = Case::if_possible(harness, scenario) else {
+            continue;
+        };
         let mut attached = case.attach(1, false).await;
         let Ended::Failed(failure) = case.end(&mut *attached.run).await else {
             panic!("{scenario:?} fails");
@@ -280,8 +289,13 @@ pub async fn progress_is_told(harness: &impl Harness) {
         match case.change(&mut *attached.run).await {
             Change::State(state) => {
                 assert!(state.done <= state.total);
-                assert!(state.total == 0 || state.total == 3, "{state:?}");
-                assert_ne!(told.last(), Some(&state), "only what is new is told");
+                if let Some(three) = harness.three_tasks() {
+                    assert!(state.total == 0 || state.total == three, "{state:?}");
+                }
+                if let Some(last) = told.last() {
+                    assert_ne!(*last, state, "only what is new is told");
+                    assert!(last.done <= state.done, "{state:?} after {last:?}");
+                }
                 told.push(state);
             }
             Change::Ended(ended) => break ended,
@@ -303,11 +317,15 @@ struct Case<'a, H> {
 
 impl<'a, H: Harness> Case<'a, H> {
     fn new(harness: &'a H, scenario: Scenario) -> Self {
-        Self {
+        Self::if_possible(harness, scenario).unwrap_or_else(|| panic!("{scenario:?} is needed"))
+    }
+
+    fn if_possible(harness: &'a H, scenario: Scenario) -> Option<Self> {
+        Some(Self {
             harness,
             names: Names::new("conformance", "c", &Uuid::now_v7().to_string()),
-            work: harness.work(scenario),
-        }
+            work: harness.work(scenario)?,
+        })
     }
 
     fn start(&self, attempt: u32, seen_before: bool) -> Start<'_> {

@@ -16,7 +16,7 @@ impl Harness for World {
         Arc::new(FakeEngine::new(self.clone()))
     }
 
-    fn work(&self, scenario: Scenario) -> Work {
+    fn work(&self, scenario: Scenario) -> Option<Work> {
         let said = |times: usize| json!(vec![SAID; times]);
         let plan = match scenario {
             Scenario::Succeeds => json!({ "output": SAID }),
@@ -33,7 +33,7 @@ impl Harness for World {
         let mut body = Body::default();
         body.set("job_id", &1).unwrap();
         body.set("fake", &plan).unwrap();
-        Work::RunNow(body)
+        Some(Work::RunNow(body))
     }
 
     async fn runs_started(&self, key: Key) -> u64 {

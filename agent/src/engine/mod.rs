@@ -12,7 +12,9 @@
 pub mod conformance;
 pub mod databricks;
 pub mod fake;
+pub mod spark_connect;
 pub mod table;
+mod text;
 
 use std::fmt;
 use std::time::Duration;
@@ -129,9 +131,10 @@ pub struct Facts {
     pub state: Option<Value>,
     /// The newer description of the state, as the engine gave it.
     pub status: Option<Value>,
-    /// By the engine's clock.
+    /// By the engine's clock; where it tells none (Spark Connect), by that of the worker that
+    /// began the run.
     pub started_at: Option<Timestamp>,
-    /// By the engine's clock.
+    /// By the engine's clock; where it tells none, by that of the worker that saw it first.
     pub ended_at: Option<Timestamp>,
     /// Milliseconds.
     pub setup_duration_ms: Option<u64>,

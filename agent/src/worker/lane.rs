@@ -12,8 +12,8 @@ use sparkferry_shared::{ErrorClass, Id, Outcome, RunError, Undecodable, decode};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Served, Shared};
 use super::driver::{Drive, Driver};
+use super::{Served, Shared};
 use crate::config::PolicySettings;
 use crate::engine::Engine;
 use crate::observe::metrics;

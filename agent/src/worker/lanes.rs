@@ -88,15 +88,15 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::STUCK;
+    use super::super::{STUCK, Served};
     use super::*;
     use crate::engine::fake::FakeEngine;
 
     #[tokio::test(start_paused = true)]
     async fn a_lane_that_does_not_turn_is_stuck() {
         let lanes = Lanes::new(&CancellationToken::new());
-        let engine: Arc<dyn crate::engine::Engine> = Arc::new(FakeEngine::default());
-        lanes.open(Engines::from([("prod".to_owned(), (1, engine))]));
+        let served = Served::new(1, Arc::new(FakeEngine::default()));
+        lanes.open(Engines::from([("prod".to_owned(), served)]));
         tokio::time::advance(STUCK).await;
         assert!(lanes.stuck(STUCK).is_none());
         tokio::time::advance(Duration::from_millis(1)).await;

@@ -171,10 +171,7 @@ impl Story {
             max_message_bytes: 1 << 20,
             max_output_bytes: 1024,
             queue: queue.clone(),
-            engines: BTreeMap::from([(
-                CONNECTION.to_owned(),
-                Served::new(100, engine),
-            )]),
+            engines: BTreeMap::from([(CONNECTION.to_owned(), Served::new(100, engine))]),
         }));
         let stop = CancellationToken::new();
         let working = tokio::spawn({

@@ -14,7 +14,9 @@ fn project(path: &str) -> PathBuf {
 
 /// A program of the tests' own Python.
 fn python_tool(name: &str) -> Command {
-    let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python/bin").join(name);
+    let tool = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("python/bin")
+        .join(name);
     assert!(tool.is_file(), "no {}: {PREPARE}", tool.display());
     Command::new(tool)
 }
@@ -63,7 +65,11 @@ fn the_manifests_are_valid() {
         .map(|entry| entry.unwrap().path())
         .collect();
     files.sort();
-    let told = succeeds(python_tool("kubernetes-validate").arg("--strict").args(&files));
+    let told = succeeds(
+        python_tool("kubernetes-validate")
+            .arg("--strict")
+            .args(&files),
+    );
     let kinds = [
         "configmap",
         "deployment",
@@ -81,7 +87,8 @@ fn the_manifests_are_valid() {
 
 /// Reads YAML documents as a JSON array.
 fn yaml(path: &Path) -> Vec<u8> {
-    let script = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)";
+    let script =
+        "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)";
     let output = run(
         python_tool("python").args(["-c", script]),
         &fs::read(path).unwrap(),
@@ -140,7 +147,11 @@ fn the_settings_of_the_manifests_are_taken() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path().to_str().unwrap();
-        fs::write(folder.path().join("queue-url"), "amqp://u:p@127.0.0.1:1/%2f").unwrap();
+        fs::write(
+            folder.path().join("queue-url"),
+            "amqp://u:p@127.0.0.1:1/%2f",
+        )
+        .unwrap();
         fs::write(folder.path().join("token"), "t").unwrap();
         let file = folder.path().join("agent.toml");
         fs::write(&file, settings.replace(secrets, here)).unwrap();

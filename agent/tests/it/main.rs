@@ -9,6 +9,8 @@ mod browser;
 mod cli;
 mod containers;
 mod page;
+mod proxy;
 mod secrets;
+mod spark;
 mod stories;
 mod systemd;

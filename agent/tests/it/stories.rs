@@ -3,11 +3,11 @@
 mod broker_away;
 mod broker_faults;
 mod drain;
-mod harness;
+pub(crate) mod harness;
 mod hold;
 mod kills;
-mod reload;
 mod page;
 mod policy;
 mod privilege;
+mod reload;
 mod sdk;

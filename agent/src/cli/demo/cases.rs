@@ -5,6 +5,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sparkferry_shared::{Id, Outcome};
 
+use super::stage::{CONNECTION, SPARK};
+
 /// The name of the job that the demo creates.
 pub(super) const JOB: &str = "nightly";
 /// The request whose first reply gets lost, which is also the name of its run.
@@ -34,6 +36,8 @@ print(rows(\"2026-11-22\"))
 pub(super) struct Case {
     /// The request's id.
     pub(super) id: Id,
+    /// Where it runs.
+    pub(super) connection: &'static str,
     /// What it shows, for a person.
     pub(super) shows: &'static str,
     /// The request.
@@ -179,6 +183,40 @@ pub(super) fn all(folder: &Path, python: bool) -> Vec<Case> {
     ]
 }
 
+/// The requests for a Spark Connect server. They leave nothing behind there.
+pub(super) fn on_spark() -> Vec<Case> {
+    let steps = |statements: &[&str]| {
+        let steps: Vec<Value> = statements.iter().map(|sql| json!({"sql": sql})).collect();
+        json!({"spark_connect": {"steps": steps}})
+    };
+    vec![
+        Case {
+            connection: SPARK,
+            tells: Some(r#"[["DK","61.50"],["SE","20.00"]]"#),
+            ..case(
+                "spark-steps",
+                "two statements in one session, and their rows",
+                steps(&[
+                    "CREATE TEMPORARY VIEW orders AS SELECT * FROM VALUES \
+                     ('DK', 42.00), ('SE', 20.00), ('DK', 19.50) AS orders (country, amount)",
+                    "SELECT country, CAST(SUM(amount) AS decimal(9, 2)) AS total FROM orders \
+                     GROUP BY country ORDER BY country",
+                ]),
+            )
+        },
+        Case {
+            connection: SPARK,
+            outcome: Outcome::Failed,
+            tells: Some("nowhere"),
+            ..case(
+                "spark-error",
+                "a table that is not there: no retry",
+                steps(&["SELECT * FROM nowhere"]),
+            )
+        },
+    ]
+}
+
 /// A request that one run carries out; every one may be retried, so that none is without need.
 fn case(id: &str, shows: &'static str, mut body: Value) -> Case {
     body["id"] = id.into();
@@ -188,6 +226,7 @@ fn case(id: &str, shows: &'static str, mut body: Value) -> Case {
     }
     Case {
         id: id.parse().expect("the ids above are ids"),
+        connection: CONNECTION,
         shows,
         body,
         outcome: Outcome::Success,

@@ -1,13 +1,15 @@
 //! `sparkferry demo`: everything in one process, in under a minute.
 //!
-//! `stage` is what it plays on, `cases` are the requests and what has to come of them.
+//! `stage` is what it plays on, `cases` are the requests and what has to come of them, `spark` is a
+//! Spark Connect server, if there is to be one.
 
 mod cases;
+mod spark;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -17,7 +19,8 @@ use sparkferry_shared::{Cancel, Event, EventType, Id, RunResult};
 use tokio::time::Instant;
 
 use self::cases::Case;
-use self::stage::{CONNECTION, Stage, Stats, failed};
+use self::spark::Spark;
+use self::stage::{Stage, Stats, failed};
 use super::exit::Exit;
 use super::problem::Problem;
 use super::{print, setup, story};
@@ -33,16 +36,29 @@ const LAST_EVENTS: Duration = Duration::from_secs(1);
 /// Needs no configuration, no RabbitMQ and no workspace, and leaves nothing behind. Python files are
 /// really run where there is a python3. The exit code is 0 if every request came out as it has to:
 /// its outcome, its attempts, and the runs that were really started.
+///
+/// With a Spark Connect server there are statements too: one that runs, named by the variable
+/// `SPARK_REMOTE` (`sc://127.0.0.1:15002`), or with --spark one that is started for the demo.
 #[derive(Debug, Args)]
-pub(crate) struct DemoArgs {}
+pub(crate) struct DemoArgs {
+    /// Start a Spark Connect server too: `sail` or `spark-submit`
+    ///
+    /// Looked for in `VIRTUAL_ENV`, `SPARK_HOME` and PATH. Nothing is installed: `pip install pysail`
+    /// brings the smaller one.
+    #[arg(long)]
+    spark: bool,
+    /// The Python environment in which --spark looks, and nowhere else
+    #[arg(long, value_name = "FOLDER", requires = "spark")]
+    venv: Option<PathBuf>,
+}
 
-pub(crate) async fn run(_: &DemoArgs) -> Result<Exit, Problem> {
+pub(crate) async fn run(args: &DemoArgs) -> Result<Exit, Problem> {
     let folder = std::env::temp_dir().join(format!("sparkferry-demo-{}", std::process::id()));
     tokio::fs::create_dir(&folder)
         .await
         .map_err(|e| failed(format!("{}: {e}", folder.display())))?;
     let played = tokio::select! {
-        played = in_folder(&folder) => played,
+        played = in_folder(args, &folder) => played,
         () = setup::told_to_stop() => Ok(Exit::Interrupted),
     };
     if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
@@ -51,15 +67,27 @@ pub(crate) async fn run(_: &DemoArgs) -> Result<Exit, Problem> {
     played
 }
 
-async fn in_folder(folder: &Path) -> Result<Exit, Problem> {
+async fn in_folder(args: &DemoArgs, folder: &Path) -> Result<Exit, Problem> {
     for (name, text) in cases::files() {
         tokio::fs::write(folder.join(name), text)
             .await
             .map_err(failed)?;
     }
     let python = python_is_there().await;
-    let stage = Stage::set(folder, python).await?;
-    let played = play(&stage, &cases::all(folder, python), python).await;
+    let namespace = stage::namespace();
+    let spark = if args.spark {
+        Some(Spark::start(args.venv.clone(), &namespace, folder).await?)
+    } else {
+        Spark::of_variable(&namespace).await?
+    };
+    let mut cases = cases::all(folder, python);
+    if let Some(spark) = &spark {
+        print::line(&format!("A Spark Connect server: {}", spark.told))?;
+        cases.extend(cases::on_spark());
+    }
+    let engine = spark.as_ref().map(|spark| spark.engine.clone());
+    let stage = Stage::set(folder, python, namespace, engine).await?;
+    let played = play(&stage, &cases, python).await;
     stage.clear().await;
     played
 }
@@ -104,7 +132,8 @@ async fn see_through(
     let mut news = producer.listen(Listen::Mine(ids)).await?;
     for case in cases {
         let body = serde_json::to_vec(&case.body).map_err(failed)?;
-        producer.submit(CONNECTION, &case.id, body.into()).await?;
+        let sent = producer.submit(case.connection, &case.id, body.into());
+        sent.await?;
     }
     let mut results = BTreeMap::new();
     let mut asked_to_cancel = false;
@@ -133,7 +162,7 @@ async fn see_through(
                     asked_to_cancel = true;
                     let cancel = Cancel {
                         cancel: event.id,
-                        connection: Some(CONNECTION.to_owned()),
+                        connection: Some(stage::CONNECTION.to_owned()),
                         reason: Some("the demo has seen enough".to_owned()),
                     };
                     producer.cancel(&cancel).await?;
@@ -183,10 +212,12 @@ fn tell(cases: &[Case], results: &BTreeMap<Id, RunResult>, stats: &Stats) -> Res
     ];
     let mut table = print::table(&header);
     for case in cases {
-        let runs = stats.runs_of(case.id.as_str());
+        // Of statements only the result tells.
+        let runs = (case.connection == stage::CONNECTION).then(|| stats.runs_of(case.id.as_str()));
+        let counted = runs.map_or_else(String::new, |runs| runs.to_string());
         let Some(result) = results.get(&case.id) else {
             differences.push(format!("{}: no result came in time", case.id));
-            table.add_row([case.id.as_str(), "none", "no", "", &runs.to_string(), ""]);
+            table.add_row([case.id.as_str(), "none", "no", "", &counted, ""]);
             continue;
         };
         let found = differs(case, result, runs);
@@ -201,7 +232,7 @@ fn tell(cases: &[Case], results: &BTreeMap<Id, RunResult>, stats: &Stats) -> Res
             Cell::new(result.outcome),
             Cell::new(answer).fg(colour),
             Cell::new(result.attempts.len()),
-            Cell::new(runs),
+            Cell::new(counted),
             Cell::new(print::duration(took.unsigned_abs())),
         ]);
         differences.extend(found.iter().map(|what| format!("{}: {what}", case.id)));
@@ -223,15 +254,16 @@ fn tell(cases: &[Case], results: &BTreeMap<Id, RunResult>, stats: &Stats) -> Res
     }
     print::line(
         "\nAll as it has to be. What to try next:\n  \
-           sparkferry sandbox    # a stand-in that stays; it prints a connection for config/agent.toml\n  \
-           sparkferry check      # are the queue and every connection of config/agent.toml there?\n  \
-           sparkferry run        # the worker",
+           sparkferry demo --spark   # with statements too (pip install pysail)\n  \
+           sparkferry sandbox        # a stand-in that stays; it prints a connection for config/agent.toml\n  \
+           sparkferry check          # are the queue and every connection of config/agent.toml there?\n  \
+           sparkferry run            # the worker",
     )?;
     Ok(Exit::Success)
 }
 
 /// What is not as it has to be.
-fn differs(case: &Case, result: &RunResult, runs: u64) -> Vec<String> {
+fn differs(case: &Case, result: &RunResult, runs: Option<u64>) -> Vec<String> {
     let mut found = Vec::new();
     if result.outcome != case.outcome {
         found.push(format!("{}, not {}", result.outcome, case.outcome));
@@ -241,7 +273,9 @@ fn differs(case: &Case, result: &RunResult, runs: u64) -> Vec<String> {
     if attempts != case.attempts {
         found.push(format!("{attempts} attempts, not {}", case.attempts));
     }
-    if usize::try_from(runs) != Ok(case.attempts) {
+    if let Some(runs) = runs
+        && usize::try_from(runs) != Ok(case.attempts)
+    {
         found.push(format!("{runs} runs started, not {}", case.attempts));
     }
     if let Some(text) = case.tells {

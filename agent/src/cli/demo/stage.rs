@@ -1,4 +1,5 @@
-//! What the demo plays on: a sandbox, a queue in a file and a worker, in this process.
+//! What the demo plays on: a sandbox, a queue in a file and a worker, in this process. A Spark Connect
+//! server, if there is one, is a second connection.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,21 +11,23 @@ use serde_json::Value;
 use sparkferry_shared::{Names, Topology};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::cases;
 use crate::cli::exit::Exit;
 use crate::cli::problem::Problem;
 use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
+use crate::engine::Engine;
 use crate::engine::databricks::DatabricksEngine;
 use crate::queue::Producer as _;
 use crate::queue::sqlite::{SqliteProducer, SqliteQueue};
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::worker::{Parts, Served, Worker};
 
-/// The one connection of the demo.
+/// The connection to the sandbox.
 pub(super) const CONNECTION: &str = "sandbox";
-/// The namespace of its queues.
-const NAMESPACE: &str = "demo";
+/// The connection to a Spark Connect server.
+pub(super) const SPARK: &str = "spark";
 /// Attempts of one request whose runs are looked for: more than any request of the demo may make.
 const ATTEMPTS: u32 = 8;
 /// How long a call to the sandbox may take.
@@ -36,6 +39,7 @@ pub(super) struct Stage {
     pub(super) producer: SqliteProducer,
     /// Where the sandbox serves.
     pub(super) host: String,
+    namespace: String,
     http: reqwest::Client,
     working: (CancellationToken, JoinHandle<()>),
     serving: (CancellationToken, JoinHandle<()>),
@@ -43,7 +47,13 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Starts all of it, with its queue in `folder`. With `python`, Python files are really run.
-    pub(super) async fn set(folder: &Path, python: bool) -> Result<Self, Problem> {
+    /// `spark` is the engine of the connection [`SPARK`].
+    pub(super) async fn set(
+        folder: &Path,
+        python: bool,
+        namespace: String,
+        spark: Option<Arc<dyn Engine>>,
+    ) -> Result<Self, Problem> {
         let sandbox = Sandbox::bind(SandboxOptions {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             token: None,
@@ -59,14 +69,17 @@ impl Stage {
             .build()
             .map_err(failed)?;
         let engine = DatabricksEngine::new(CONNECTION, &settings(&host)?).map_err(failed)?;
-        let (queue, producer) = open(folder).await?;
+        let (queue, producer) = open(folder, &namespace).await?;
+        let mut engines =
+            BTreeMap::from([(CONNECTION.to_owned(), Served::new(100, Arc::new(engine)))]);
+        engines.extend(spark.map(|engine| (SPARK.to_owned(), Served::new(16, engine))));
         let worker = Worker::new(Parts {
-            topology: Topology::new(NAMESPACE),
+            topology: Topology::new(namespace.clone()),
             worker: "demo".to_owned(),
             max_message_bytes: 1 << 20,
             max_output_bytes: 256 * 1024,
             queue,
-            engines: BTreeMap::from([(CONNECTION.to_owned(), Served::new(100, Arc::new(engine)))]),
+            engines,
         });
         let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
         let serving = tokio::spawn({
@@ -88,6 +101,7 @@ impl Stage {
         Ok(Self {
             producer,
             host,
+            namespace,
             http,
             working: (stopped, working),
             serving: (stop, serving),
@@ -113,7 +127,10 @@ impl Stage {
     pub(super) async fn stats(&self) -> Result<Stats, Problem> {
         let asked = self.http.get(format!("{}/sandbox/stats", self.host));
         let reply = asked.send().await.map_err(failed)?;
-        Ok(Stats(reply.json().await.map_err(failed)?))
+        Ok(Stats {
+            books: reply.json().await.map_err(failed)?,
+            namespace: self.namespace.clone(),
+        })
     }
 
     /// Ends it all: the worker first, that it finds the sandbox there.
@@ -129,22 +146,33 @@ impl Stage {
 }
 
 /// What the sandbox counted.
-pub(super) struct Stats(Value);
+pub(super) struct Stats {
+    books: Value,
+    namespace: String,
+}
 
 impl Stats {
     /// Runs that were really created for a request.
     pub(super) fn runs_of(&self, id: &str) -> u64 {
-        let names = Names::new(NAMESPACE, CONNECTION, id);
+        let names = Names::new(&self.namespace, CONNECTION, id);
         (1..=ATTEMPTS)
-            .filter_map(|attempt| self.0["runs_by_token"][names.key(attempt).to_string()].as_u64())
+            .filter_map(|attempt| {
+                self.books["runs_by_token"][names.key(attempt).to_string()].as_u64()
+            })
             .sum()
     }
 
     /// Replies to runs/submit that were lost.
     pub(super) fn lost_replies(&self) -> u64 {
-        let calls = &self.0["calls"]["jobs/runs/submit"];
+        let calls = &self.books["calls"]["jobs/runs/submit"];
         calls["cut"].as_u64().unwrap_or_default()
     }
+}
+
+/// A namespace that no other demo has: a Spark Connect server may have seen one before, and the same
+/// names are the same runs.
+pub(super) fn namespace() -> String {
+    format!("demo-{}", Uuid::now_v7().simple())
 }
 
 /// Faster than towards a workspace: this one is ours alone.
@@ -161,10 +189,13 @@ fn settings(host: &str) -> Result<DatabricksSettings, Problem> {
     })
 }
 
-async fn open(folder: &Path) -> Result<(Arc<SqliteQueue>, SqliteProducer), Problem> {
+async fn open(
+    folder: &Path,
+    namespace: &str,
+) -> Result<(Arc<SqliteQueue>, SqliteProducer), Problem> {
     let path = folder.join("queue.db");
+    let topology = Topology::new(namespace);
     let opening = tokio::task::spawn_blocking(move || {
-        let topology = Topology::new(NAMESPACE);
         let queue = SqliteQueue::open(&path, &topology, "demo")?;
         Ok::<_, Problem>((queue, SqliteProducer::open(&path, &topology)?))
     });

@@ -1,8 +1,10 @@
-//! What a file or stdin holds: one request, an array of them, or JSON lines.
+//! What a file or stdin holds: one request, an array of them, or JSON lines. What `--sql` means.
 
 use std::fmt;
 
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sparkferry_shared::Id;
 
 /// A value of the input, and where it stands there.
 #[derive(Debug)]
@@ -78,6 +80,12 @@ fn lines(text: &str) -> Result<Vec<Entry>, serde_json::Error> {
             text: value?,
         });
     }
+}
+
+/// One request whose steps are the statements, in their order.
+pub(super) fn of_statements(id: Option<&Id>, statements: &[String]) -> Value {
+    let steps: Vec<Value> = statements.iter().map(|sql| json!({"sql": sql})).collect();
+    json!({"id": id, "spark_connect": {"steps": steps}})
 }
 
 #[cfg(test)]

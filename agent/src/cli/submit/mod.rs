@@ -1,6 +1,6 @@
 //! `sparkferry submit`: a producer.
 //!
-//! `input` parts what was given, `set` changes it, `batch` checks it, `wait` sees it through
+//! `input` parts what was given, or makes a request of statements, `set` changes it, `batch` checks it, `wait` sees it through
 //! with `progress`, and `table` sums up.
 
 mod batch;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::json;
+use sparkferry_shared::Id;
 
 use self::batch::{Ready, Wishes};
 use self::set::Assignment;
@@ -43,6 +44,7 @@ Examples:
   sparkferry submit nightly.json --wait
   sparkferry submit year.json --set id=year-2001 --set run_now.job_parameters.year='\"2001\"'
   jq -c '.[]' many.json | sparkferry submit - --wait --json | jq .outcome
+  sparkferry submit --connection lake --sql 'CREATE TABLE t AS SELECT 1 AS n' --sql 'SELECT * FROM t' --wait
 
   # One request, with the work in Databricks' own words:
   {\"id\": \"orders-2026-11-21\", \"run_now\": {\"job_name\": \"nightly\"}, \"max_retries\": 2}
@@ -61,8 +63,14 @@ Exit codes, with --wait (of several results the worst decides, and the list begi
  130  ended by Ctrl-C or SIGTERM; the runs go on")]
 pub(crate) struct SubmitArgs {
     /// The requests; - is stdin
-    #[arg(value_name = "FILE|-")]
-    file: PathBuf,
+    #[arg(value_name = "FILE|-", required_unless_present = "sql")]
+    file: Option<PathBuf>,
+    /// A statement for a Spark Connect connection, in place of FILE; several are steps of one request
+    #[arg(long, value_name = "STATEMENT", conflicts_with = "file")]
+    sql: Vec<String>,
+    /// The id of the request made of --sql; absent, it gets a new one
+    #[arg(long, value_name = "ID", requires = "sql", conflicts_with = "file")]
+    id: Option<Id>,
     /// Wait for the results, showing progress; a table of them is printed
     #[arg(long)]
     wait: bool,
@@ -106,7 +114,10 @@ pub(crate) async fn run(args: &SubmitArgs, loaded: &Loaded) -> Result<Exit, Prob
 
 /// The input and its name.
 async fn read(args: &SubmitArgs) -> Result<(String, Vec<u8>), Problem> {
-    let file = args.file.clone();
+    let Some(file) = args.file.clone() else {
+        let request = input::of_statements(args.id.as_ref(), &args.sql);
+        return Ok(("--sql".to_owned(), request.to_string().into_bytes()));
+    };
     let source = if file.as_os_str() == "-" {
         "stdin".to_owned()
     } else {

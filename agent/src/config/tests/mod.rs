@@ -6,6 +6,7 @@ mod errors;
 mod policy;
 mod queue_tls;
 mod shipped;
+mod spark_connect;
 mod written;
 
 use std::collections::HashMap;
@@ -51,8 +52,10 @@ fn fails(text: &str, variables: &[(&str, &str)], words: &[&str]) -> String {
 }
 
 fn prod(settings: &Settings) -> &DatabricksSettings {
-    let Connection::Databricks(settings) = &settings.connections["prod"];
-    settings
+    match &settings.connections["prod"] {
+        Connection::Databricks(settings) => settings,
+        other @ Connection::SparkConnect(_) => panic!("{other:?}"),
+    }
 }
 
 fn token(settings: &Settings) -> String {

@@ -12,8 +12,15 @@ use super::super::file::{
 };
 use super::super::policy::PolicyFile;
 use super::super::queue_tls::QueueTlsFile;
-use super::super::{Auth, Connection};
+use super::super::spark_connect::SparkConnectFile;
+use super::super::{Auth, Compute, Connection};
 use super::{PROD, load_text};
+
+const LAKE: &str = r#"
+[connections.lake]
+type = "spark_connect"
+url = "sc://127.0.0.1:15002"
+"#;
 
 fn shipped() -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/agent.toml");
@@ -47,7 +54,10 @@ fn shipped_with_most(without: &[&str]) -> String {
 fn shown(text: &str) -> String {
     let mut settings = load_text(text, &[]).unwrap();
     settings.worker.name.clear();
-    settings.connections.retain(|name, _| name == "prod");
+    let plain = ["prod", "lake"];
+    settings
+        .connections
+        .retain(|name, _| plain.contains(&name.as_str()));
     format!("{settings:#?}")
 }
 
@@ -63,10 +73,12 @@ fn the_shipped_file_says_what_the_defaults_are() {
         "name",
         "proxy",
         "proxy_file",
+        "token",
+        "token_file",
     ];
     let all = shipped_with_most(&without);
     let (all, _) = all.split_once("[connections.by_oauth]").unwrap();
-    assert_eq!(shown(all), shown(PROD));
+    assert_eq!(shown(all), shown(&format!("{PROD}{LAKE}")));
 }
 
 #[test]
@@ -74,12 +86,22 @@ fn the_shipped_file_shows_every_way_to_be_let_in() {
     let dir = tempfile::tempdir().unwrap();
     let profiles = dir.path().join("databrickscfg");
     std::fs::write(&profiles, "[prod]\nhost = x.example\ntoken = t\n").unwrap();
-    let text = shipped_with_most(&["url_file", "auth.token", "auth.client_secret", "proxy_file"])
-        .replace("/etc/sparkferry/databrickscfg", profiles.to_str().unwrap());
+    let text = shipped_with_most(&[
+        "url_file",
+        "auth.token",
+        "auth.client_secret",
+        "proxy_file",
+        "token",
+    ])
+    .replace("/etc/sparkferry/databrickscfg", profiles.to_str().unwrap());
     let settings = load_text(&text, &[]).unwrap();
-    let auth = |name: &str| {
-        let Connection::Databricks(settings) = &settings.connections[name];
-        settings.auth.clone()
+    let auth = |name: &str| match &settings.connections[name] {
+        Connection::Databricks(settings) => settings.auth.clone(),
+        Connection::SparkConnect(settings) => {
+            let compute = settings.compute.as_ref().unwrap();
+            assert!(matches!(compute.compute, Compute::Cluster(_)));
+            compute.workspace.auth.clone()
+        }
     };
     assert!(matches!(auth("prod"), Auth::Pat(_)));
     assert!(matches!(auth("by_oauth"), Auth::OauthM2m { .. }));
@@ -93,6 +115,7 @@ fn the_shipped_file_shows_every_way_to_be_let_in() {
     ));
     assert!(matches!(auth("by_federation"), Auth::Federation { .. }));
     assert!(matches!(auth("by_profile"), Auth::Pat(_)));
+    assert!(matches!(auth("on_cluster"), Auth::Pat(_)));
 
     // What is the same as if it were left out.
     let least = ["auth.authority_host", "auth.endpoint"].map(|key| format!("\n{key} ="));
@@ -181,7 +204,14 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         ("worker", fields::<WorkerFile>()),
         ("http", fields::<HttpFile>()),
         ("log", fields::<LogFile>()),
-        ("connections", ["prod".to_owned()].into()),
+        (
+            "connections",
+            ["lake", "on_cluster", "prod"].map(str::to_owned).into(),
+        ),
+        (
+            "connections.on_cluster.auth",
+            ["token_file", "type"].map(str::to_owned).into(),
+        ),
         ("connections.prod", connection(fields::<DatabricksFile>())),
         ("connections.prod.policy", fields::<PolicyFile>()),
         (
@@ -198,6 +228,15 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
     .into_iter()
     .map(|(path, names)| (path.to_owned(), names))
     .collect();
+    // What makes a Spark Connect server compute of a workspace stands in a connection of its own.
+    let mut lake = tagged(fields::<SparkConnectFile>());
+    let mut compute: BTreeSet<_> = ["host", "auth", "cluster_id", "serverless"]
+        .map(str::to_owned)
+        .into();
+    assert!(compute.iter().all(|key| lake.remove(key)));
+    compute.insert("type".to_owned());
+    known.insert("connections.lake".to_owned(), lake);
+    known.insert("connections.on_cluster".to_owned(), compute);
     // Other ways to be let in stand in connections of their own, with what they need.
     for (name, auth) in [
         ("by_oauth", fields::<M2mFile>()),

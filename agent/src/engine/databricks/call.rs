@@ -12,6 +12,9 @@ pub(super) enum Call {
     List,
     JobsList,
     Me,
+    ClusterGet,
+    ClusterStart,
+    LibraryStatus,
 }
 
 impl Call {
@@ -27,6 +30,9 @@ impl Call {
             Self::List => "jobs/runs/list",
             Self::JobsList => "jobs/list",
             Self::Me => "scim/v2/Me",
+            Self::ClusterGet => "clusters/get",
+            Self::ClusterStart => "clusters/start",
+            Self::LibraryStatus => "libraries/cluster-status",
         }
     }
 
@@ -34,6 +40,8 @@ impl Call {
     pub(super) fn path(self) -> String {
         match self {
             Self::Me => "api/2.0/preview/scim/v2/Me".to_owned(),
+            Self::ClusterGet | Self::ClusterStart => format!("api/2.1/{}", self.name()),
+            Self::LibraryStatus => format!("api/2.0/{}", self.name()),
             _ => format!("api/2.2/{}", self.name()),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -37,7 +37,7 @@ const ADMITTED: Duration = Duration::from_mins(1);
 
 /// One workspace.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(in crate::engine) struct Client {
     http: Arc<HttpClient>,
     connection: Arc<str>,
     base: Url,
@@ -75,7 +75,11 @@ enum Sent<'a> {
 }
 
 impl Client {
-    pub(super) fn new(
+    /// Calls nothing yet. `connection` is the connection's name, for metrics.
+    ///
+    /// # Errors
+    /// Where the HTTP client can't be made.
+    pub(in crate::engine) fn new(
         connection: &str,
         settings: &DatabricksSettings,
     ) -> Result<Self, ClientError> {
@@ -119,7 +123,7 @@ impl Client {
 
     /// What is wrong with the workspace, as the last call tells; or with our credentials or
     /// certificates, though the old ones may still serve.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(in crate::engine) fn trouble(&self) -> Option<String> {
         let ours = || {
             let credentials = self.credentials.trouble();
             credentials.or_else(|| self.http.trouble())
@@ -139,6 +143,16 @@ impl Client {
     /// The host and port, for texts.
     pub(super) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The headers that let a call in, for calls that are made elsewhere. Secret ones are marked as
+    /// sensitive.
+    ///
+    /// # Errors
+    /// For a person: why there is no token.
+    pub(in crate::engine) async fn headers(&self) -> Result<HeaderMap, String> {
+        let token = self.credentials.token().await?;
+        Ok(token.headers().collect())
     }
 
     /// A GET.

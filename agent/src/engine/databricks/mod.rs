@@ -7,7 +7,8 @@
 //! | `run`, `known` | one run, and the little that is kept of it |
 //! | `state` | what Databricks' words mean |
 //! | `output`, `explain`, `cut` | what a run produced, why it failed, and making both fit |
-//! | `client`, `call`, `auth`, `clock` | the REST API |
+//! | `cluster`, `libraries` | the cluster of a Spark Connect connection: started and awaited |
+//! | `client`, `call`, `clock` | the REST API |
 //! | `error` | what a call that went wrong means |
 //! | `wire` | what is read of the replies |
 
@@ -15,11 +16,13 @@ mod book;
 mod call;
 mod client;
 mod clock;
+mod cluster;
 mod cut;
 mod entries;
 mod error;
 mod explain;
 mod known;
+mod libraries;
 mod output;
 mod repair;
 mod run;
@@ -27,7 +30,6 @@ mod starts;
 mod state;
 #[cfg(test)]
 mod tests;
-mod text;
 mod watch;
 mod wire;
 
@@ -38,15 +40,16 @@ use sparkferry_shared::OnFailure;
 use tracing::debug;
 
 use self::book::Book;
-use self::client::Client;
 use self::known::Known;
 use self::run::{DatabricksRun, Origin};
 use self::starts::JobNames;
 use self::watch::Watch;
-use super::{Attached, Engine, Fault, Start};
+use super::{Attached, Engine, Fault, Start, text};
 use crate::config::DatabricksSettings;
 
+pub(in crate::engine) use client::Client;
 pub use client::ClientError;
+pub(in crate::engine) use cluster::Cluster;
 
 /// A Databricks workspace. Its watch ends when the engine and all its runs are dropped.
 #[derive(Debug)]

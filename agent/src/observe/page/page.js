@@ -87,6 +87,7 @@ function show(told) {
 
   const troubles = Object.entries(readiness.connections).filter(([, trouble]) => trouble);
   if (readiness.queue) troubles.unshift(["queue", readiness.queue]);
+  if (readiness.configuration) troubles.unshift(["configuration refused", readiness.configuration]);
   at("troubles").replaceChildren(
     ...troubles.map(([name, trouble]) => element("li", `${name}: ${trouble}`)),
   );

@@ -33,6 +33,39 @@ fn a_submitted_request_is_told_by_its_id() {
 }
 
 #[test]
+fn statements_make_one_request() {
+    let place = Place::new();
+    let two = [
+        "submit",
+        "--sql",
+        "CREATE TABLE t (n int)",
+        "--sql",
+        "SELECT 1",
+    ];
+    let ran = place.run(&two).must(0, &[]);
+    assert_eq!(ran.out.trim().len(), 36, "{ran:?}");
+    let named = [
+        "--id",
+        "tables",
+        "--set",
+        "spark_connect.row_limit=5",
+        "--json",
+    ];
+    let ran = place.run(&[&two[..], &named[..]].concat()).must(0, &[]);
+    assert_eq!(ran.out, "{\"connection\":\"prod\",\"id\":\"tables\"}\n");
+    let wrong = [&two[..], &["--set", "spark_connect.steps.1.sql=5"]].concat();
+    place
+        .run(&wrong)
+        .must(65, &["--sql", "spark_connect.steps"]);
+    for both in [
+        &["submit", "-", "--sql", "SELECT 1"][..],
+        &["submit", "-", "--id", "a"],
+    ] {
+        place.run(both).must(64, &["cannot be used with"]);
+    }
+}
+
+#[test]
 fn a_wrong_request_is_65_and_nothing_of_its_batch_is_sent() {
     let place = Place::new();
     let input = format!("{REQUEST}\n{{\"id\": \"b\", \"run_now\": {{}}}}\n");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -24,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The one connection of all stories.
-pub(super) const CONNECTION: &str = "prod";
+pub(crate) const CONNECTION: &str = "prod";
 /// How long anything may take on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What a worker promises its service manager.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -42,14 +43,14 @@ pub(super) async fn stop(worker: &mut Child) {
 }
 
 /// A sandbox that serves until it is dropped.
-pub(super) struct Workspace {
-    pub(super) host: String,
+pub(crate) struct Workspace {
+    pub(crate) host: String,
     http: reqwest::Client,
     serving: JoinHandle<std::io::Result<()>>,
 }
 
 impl Workspace {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         // Only the first of several tests in a process installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sandbox = Sandbox::bind(SandboxOptions {
@@ -67,13 +68,18 @@ impl Workspace {
     }
 
     pub(super) async fn rules(&self, rules: Value) {
-        let url = format!("{}/sandbox/rules", self.host);
-        let posted = self.http.post(url).json(&rules).send().await;
-        let posted = posted.expect("the sandbox answers");
+        self.post("sandbox/rules", &rules).await;
+    }
+
+    /// A call that is no worker's.
+    pub(crate) async fn post(&self, path: &str, body: &Value) {
+        let url = format!("{}/{path}", self.host);
+        let call = self.http.post(url).bearer_auth("any").json(body);
+        let posted = call.send().await.expect("the sandbox answers");
         assert!(posted.status().is_success(), "{posted:?}");
     }
 
-    pub(super) async fn stats(&self) -> Value {
+    pub(crate) async fn stats(&self) -> Value {
         let url = format!("{}/sandbox/stats", self.host);
         let reply = self.http.get(url).send().await;
         let reply = reply.expect("the sandbox answers");
@@ -111,38 +117,39 @@ impl Drop for Workspace {
 }
 
 /// A queue that belongs to one story.
-pub(super) enum Place {
+pub(crate) enum Place {
     /// RabbitMQ at this URL.
     Amqp(String),
+    /// RabbitMQ, which the workers reach by another way than the producer.
+    Proxied { worker: String, producer: String },
     /// A database in the story's folder.
     Sqlite,
 }
 
 impl Place {
     /// The RabbitMQ that all tests share.
-    pub(super) fn shared_broker() -> Self {
+    pub(crate) fn shared_broker() -> Self {
         let url = std::env::var("TEST_AMQP_URL");
         Self::Amqp(url.unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned()))
     }
 }
 
-/// A queue with names of its own, a sandbox, and a folder for the workers' files.
-pub(super) struct Story {
-    pub(super) workspace: Workspace,
-    pub(super) topology: Topology,
+/// A queue with names of its own, a folder for the workers' files, and their configuration.
+pub(crate) struct Ground {
+    pub(crate) topology: Topology,
     folder: TempDir,
     place: Place,
     configuration: PathBuf,
 }
 
-impl Story {
-    /// `hold_limit_seconds` is that of the workers.
-    pub(super) async fn new(place: Place, hold_limit_seconds: u32) -> Self {
-        let workspace = Workspace::start().await;
+impl Ground {
+    /// `hold_limit_seconds` is that of the workers, `connection` the settings of [`CONNECTION`].
+    pub(crate) fn new(place: Place, hold_limit_seconds: u32, connection: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let topology = Topology::new(format!("story-{}", Uuid::now_v7().simple()));
         let url = match &place {
             Place::Amqp(url) => url.clone(),
+            Place::Proxied { worker, .. } => worker.clone(),
             Place::Sqlite => format!("sqlite:{}", folder.path().join("queue.db").display()),
         };
         let text = format!(
@@ -156,21 +163,13 @@ listen = ""
 [log]
 level = "warn"
 [connections.{CONNECTION}]
-type = "databricks"
-host = "{}"
-auth = {{ type = "pat", token = "any" }}
-max_active_runs = 1000
-submit_per_second = 300
-poll_per_second = 100
-poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
+{connection}
 "#,
             topology.namespace(),
-            workspace.host,
         );
         let configuration = folder.path().join("agent.toml");
         fs::write(&configuration, text).expect("our own folder");
         Self {
-            workspace,
             topology,
             folder,
             place,
@@ -197,26 +196,20 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
     }
 
     /// Starts a worker process. It is killed when it is dropped.
-    pub(super) fn worker(&self) -> Child {
+    pub(crate) fn worker(&self) -> Child {
         self.worker_with(&[])
     }
 
     /// The same, with variables that go over the settings.
-    pub(super) fn worker_with(&self, variables: &[(&str, &str)]) -> Child {
+    pub(crate) fn worker_with(&self, variables: &[(&str, &str)]) -> Child {
         let log = self.folder.path().join("workers.log");
         let log = OpenOptions::new().create(true).append(true).open(log);
         let log = log.expect("our own folder");
         let copy = log.try_clone().expect("a file");
-        Command::new(env!("CARGO_BIN_EXE_sparkferry"))
-            .args(["run", "--config"])
-            .arg(&self.configuration)
-            .current_dir(self.folder.path())
-            .env_clear()
+        self.command("run")
             .envs(variables.iter().copied())
-            .stdin(Stdio::null())
             .stdout(log)
             .stderr(copy)
-            .kill_on_drop(true)
             .spawn()
             .expect("our own program")
     }
@@ -235,9 +228,23 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
         queue.await.expect("it is there").message_count()
     }
 
-    pub(super) async fn producer(&self) -> Box<dyn Producer> {
+    /// The program, with the workers' configuration. It is killed when it is dropped.
+    pub(crate) fn command(&self, command: &str) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_sparkferry"));
+        program
+            .args([command, "--config"])
+            .arg(&self.configuration)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        program
+    }
+
+    /// A producer, connected.
+    pub(crate) async fn producer(&self) -> Box<dyn Producer> {
         match &self.place {
-            Place::Amqp(url) => {
+            Place::Amqp(url) | Place::Proxied { producer: url, .. } => {
                 let url = url.clone().into();
                 let connected = AmqpProducer::connect(&url, &self.topology, true).await;
                 Box::new(connected.expect("the broker is there"))
@@ -248,17 +255,21 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
             }
         }
     }
+}
 
-    /// Submits everything, once there is somebody to hear what becomes of it.
-    pub(super) async fn submit(&self, work: &[Work]) -> (Box<dyn Producer>, Receiver<News>) {
+impl Ground {
+    /// Submits requests with these ids, once there is somebody to hear what becomes of them.
+    pub(crate) async fn submit(
+        &self,
+        requests: Vec<(Id, Vec<u8>)>,
+    ) -> (Box<dyn Producer>, Receiver<News>) {
         let producer = self.producer().await;
-        let ids = work.iter().map(|work| work.id.clone()).collect();
+        let ids = requests.iter().map(|(id, _)| id.clone()).collect();
         let news = producer.listen(Listen::Mine(ids)).await;
         let news = news.expect("the queue is there");
         let sending = async {
-            for work in work {
-                let body = work.body().into();
-                let sent = producer.submit(CONNECTION, &work.id, body).await;
+            for (id, body) in requests {
+                let sent = producer.submit(CONNECTION, &id, body.into()).await;
                 sent.expect("the queue takes it");
             }
         };
@@ -268,14 +279,14 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
     }
 }
 
-impl Drop for Story {
+impl Drop for Ground {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
             let last: Vec<&str> = log.lines().rev().take(30).collect();
             eprintln!("the workers' last lines, newest first: {last:#?}");
         }
-        if let Place::Amqp(url) = &self.place {
+        if let Place::Amqp(url) | Place::Proxied { producer: url, .. } = &self.place {
             let (url, topology) = (url.clone(), self.topology.clone());
             let cleaning = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Runtime::new().expect("threads");
@@ -283,6 +294,47 @@ impl Drop for Story {
             });
             let _ = cleaning.join();
         }
+    }
+}
+
+/// A ground and a sandbox.
+pub(super) struct Story {
+    pub(super) workspace: Workspace,
+    ground: Ground,
+}
+
+impl Deref for Story {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
+impl Story {
+    /// `hold_limit_seconds` is that of the workers.
+    pub(super) async fn new(place: Place, hold_limit_seconds: u32) -> Self {
+        let workspace = Workspace::start().await;
+        let connection = format!(
+            r#"
+type = "databricks"
+host = "{}"
+auth = {{ type = "pat", token = "any" }}
+max_active_runs = 1000
+submit_per_second = 300
+poll_per_second = 100
+poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
+"#,
+            workspace.host,
+        );
+        let ground = Ground::new(place, hold_limit_seconds, &connection);
+        Self { workspace, ground }
+    }
+
+    /// Submits everything, once there is somebody to hear what becomes of it.
+    pub(super) async fn submit(&self, work: &[Work]) -> (Box<dyn Producer>, Receiver<News>) {
+        let requests = work.iter().map(|work| (work.id.clone(), work.body()));
+        self.ground.submit(requests.collect()).await
     }
 }
 
@@ -359,9 +411,9 @@ impl Work {
 
 /// What a producer has heard so far.
 #[derive(Default)]
-pub(super) struct Heard {
-    pub(super) results: BTreeMap<Id, RunResult>,
-    pub(super) events: Vec<(Id, EventType)>,
+pub(crate) struct Heard {
+    pub(crate) results: BTreeMap<Id, RunResult>,
+    pub(crate) events: Vec<(Id, EventType)>,
 }
 
 impl Heard {
@@ -390,7 +442,7 @@ impl Heard {
     }
 
     /// Listens until there are so many distinct results. A result that comes twice is the same.
-    pub(super) async fn listen(&mut self, news: &mut Receiver<News>, wanted: usize) {
+    pub(crate) async fn listen(&mut self, news: &mut Receiver<News>, wanted: usize) {
         while self.results.len() < wanted {
             let heard = timeout(PATIENCE, news.recv()).await;
             let heard = heard.unwrap_or_else(|_| {
@@ -410,7 +462,7 @@ impl Heard {
 }
 
 /// A number in the books; 0 where it is absent.
-pub(super) fn count(stats: &Value, pointer: &str) -> u64 {
+pub(crate) fn count(stats: &Value, pointer: &str) -> u64 {
     stats.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }
 

@@ -12,7 +12,7 @@ impl Harness for Ground {
         self.engine()
     }
 
-    fn work(&self, scenario: Scenario) -> Work {
+    fn work(&self, scenario: Scenario) -> Option<Work> {
         let soon = |more: Value| {
             let mut choices = json!({"sandbox.duration_ms": "100"});
             choices
@@ -22,7 +22,7 @@ impl Harness for Ground {
             choices
         };
         let output = json!({"sandbox.output": SAID});
-        match scenario {
+        Some(match scenario {
             Scenario::Succeeds => submit(soon(output)),
             Scenario::FailsByUser => submit(soon(json!({
                 "sandbox.outcome": "FAILED", "sandbox.error": SAID, "sandbox.trace": "at line 1"
@@ -45,7 +45,7 @@ impl Harness for Ground {
             Scenario::LargeOutput => submit(soon(
                 json!({"sandbox.output": "all hands\n".repeat(12_000)}),
             )),
-        }
+        })
     }
 
     async fn runs_started(&self, key: Key) -> u64 {

@@ -1,5 +1,6 @@
 //! The engine against the stand-in workspace, over real HTTP.
 
+mod clusters;
 mod conforms;
 mod faults;
 mod reach;

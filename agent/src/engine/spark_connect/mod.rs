@@ -1,0 +1,122 @@
+//! Spark Connect: statements and DataFrame programs in a session that outlives its worker.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `attach` | from an attempt's name to its run: found, or begun |
+//! | `run`, `board` | one run as the flow sees it, and what is known of it |
+//! | `walk`, `memo` | its steps in order, and what the session remembers of them |
+//! | `operation`, `resolve` | one operation through broken streams; what became of one that is silent |
+//! | `prepare`, `literal` | from the request to plans, settings and files |
+//! | `cluster` | the way in where the server is compute on Databricks |
+//! | `session`, `server`, `splice`, `entrance` | the calls, the channel, plans as bytes, what lets us in |
+//! | `table`, `rows` | a step's rows: Arrow in, JSON out |
+//! | `error`, `fault` | what a call that went wrong means |
+
+mod attach;
+mod board;
+mod cluster;
+mod entrance;
+mod error;
+mod fault;
+mod literal;
+mod memo;
+mod operation;
+mod prepare;
+mod resolve;
+mod rows;
+mod run;
+mod server;
+mod session;
+mod splice;
+mod table;
+mod walk;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use spark_connect_proto::analyze_plan_request::{Analyze, SparkVersion};
+use spark_connect_proto::{AnalyzePlanRequest, analyze_plan_response};
+use uuid::Uuid;
+
+use self::cluster::OnDatabricks;
+use self::entrance::Open;
+use self::fault::fault;
+use self::server::{Call, Server, Stub};
+use super::{Attached, Engine, Fault, Start};
+use crate::config::SparkConnectSettings;
+
+pub use server::ServerError;
+
+/// A Spark Connect server. All runs share one channel, which is made with the first call.
+#[derive(Debug)]
+pub struct SparkConnectEngine {
+    server: Arc<Server>,
+    /// The most that a step's rows take, in bytes of JSON.
+    byte_limit: usize,
+}
+
+impl SparkConnectEngine {
+    /// Makes ready to run on a server; calls nothing yet. To be called within a tokio runtime,
+    /// after a TLS provider is installed. `name` is the connection's, for metrics; the namespace
+    /// makes the user that all workers present; an output is never larger than `max_output_bytes`.
+    ///
+    /// # Errors
+    /// Where the client can't be made.
+    pub fn new(
+        name: &str,
+        namespace: &str,
+        max_output_bytes: usize,
+        settings: &SparkConnectSettings,
+    ) -> Result<Self, ServerError> {
+        let server = Server::new(name, namespace, settings, |settings| {
+            Ok(match &settings.compute {
+                Some(compute) => Box::new(OnDatabricks::new(name, settings, compute)?),
+                None => Box::new(Open::new(settings)?),
+            })
+        })?;
+        Ok(Self {
+            server: Arc::new(server),
+            byte_limit: max_output_bytes,
+        })
+    }
+}
+
+#[async_trait]
+impl Engine for SparkConnectEngine {
+    async fn attach_or_start(&self, start: &Start<'_>) -> Result<Attached, Fault> {
+        attach::attach(&self.server, start, self.byte_limit).await
+    }
+
+    async fn permit(&self) {
+        self.server.permit().await;
+    }
+
+    /// Asks for Spark's version, in a session that is given back at once.
+    async fn check(&self) -> Result<String, Fault> {
+        let server = &self.server;
+        server.entrance.ready().await?;
+        let session_id = Uuid::now_v7().to_string();
+        let body = AnalyzePlanRequest {
+            session_id: session_id.clone(),
+            user_context: Some(session::user(&server.user_id)),
+            client_type: Some(session::CLIENT.to_owned()),
+            analyze: Some(Analyze::SparkVersion(SparkVersion {})),
+            ..AnalyzePlanRequest::default()
+        };
+        let send =
+            |mut stub: Stub, request| async move { Box::pin(stub.analyze_plan(request)).await };
+        let answer = server.call(Call::Version, &session_id, body, send).await;
+        let answer = answer.map_err(|status| fault(server, Call::Version, &status))?;
+        session::release(server, session_id).await.ok();
+        let version = match answer.result {
+            Some(analyze_plan_response::Result::SparkVersion(spark)) => spark.version,
+            _ => "of an unknown version".to_owned(),
+        };
+        let (host, user) = (&server.host, &server.user_id);
+        Ok(format!("{host}, Spark {version}, as {user}"))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.server.trouble()
+    }
+}
