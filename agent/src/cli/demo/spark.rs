@@ -42,7 +42,7 @@ impl Spark {
         };
         let engine = open(&url, namespace)
             .map_err(|e| Problem::told(Exit::Configuration, format!("{VARIABLE}: {e}")))?;
-        let told = engine.check().await;
+        let told = ask(&*engine).await;
         let told =
             told.map_err(|e| Problem::told(Exit::Unreachable, format!("{VARIABLE}: {e}")))?;
         Ok(Some(Self {

@@ -14,11 +14,12 @@
 
 use serde_json::json;
 use sparkferry_shared::{ErrorClass, Outcome};
+use tokio::time::timeout;
 
 use super::servers::SparkServer;
 use super::stage::{Stage, of, rows, statements};
 use super::statements::succeeded;
-use crate::stories::harness::Place;
+use crate::stories::harness::{PATIENCE, Place};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sail_runs_statements_and_says_what_fails() {
@@ -85,4 +86,22 @@ async fn sail_runs_statements_and_says_what_fails() {
         assert_eq!(error.class, ErrorClass::User, "{result:?}");
     }
     submitted.producer.close().await;
+}
+
+/// Twice, for the server remembers the names of the first demo.
+#[tokio::test]
+async fn the_demo_runs_statements_on_the_server_that_spark_remote_names() {
+    let server = SparkServer::sail().await;
+    let stage = Stage::new(Place::Sqlite, server.address());
+    for _ in 0..2 {
+        let mut demo = stage.ground.command("demo");
+        let remote = format!("sc://{}", server.address());
+        let running = demo.env("SPARK_REMOTE", remote).output();
+        let ran = timeout(PATIENCE, running).await;
+        let ran = ran.expect("waited in vain for the demo");
+        let ran = ran.expect("our own program");
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success(), "{said} {ran:?}");
+        assert!(said.contains("spark-steps"), "{said}");
+    }
 }
