@@ -1,10 +1,15 @@
-//! How long it takes from publishing a request to its run's start.
+//! How long it takes from publishing a request to its run's start; and how long a bare consumer
+//! waits for the same message, which is what the broker and the machine themselves take.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use jiff::Timestamp;
+use lapin::options::BasicConsumeOptions;
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
 use serde_json::{Value, json};
 use sparkferry_agent::engine::fake::{FakeEngine, World};
 use sparkferry_agent::engine::{Engine, table as engines};
@@ -51,6 +56,52 @@ pub(crate) async fn measure(table: &mut Table) {
         Timestamp::from_millisecond(*began).ok()
     };
     tell(table, "databricks", &published, began);
+    bare(table).await;
+}
+
+/// The same requests, with nobody but a consumer at the other end.
+async fn bare(table: &mut Table) {
+    let ground = Ground::new().await;
+    let connected = Connection::connect(&ground.url, ConnectionProperties::default()).await;
+    let connection = connected.expect("RabbitMQ answers");
+    let channel = connection.create_channel().await.expect("a channel");
+    let consumer = channel.basic_consume(
+        ground.topology.requests_queue(CONNECTION).into(),
+        "".into(),
+        BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        },
+        FieldTable::default(),
+    );
+    let mut consumer = consumer.await.expect("a consumer");
+    let hearing = tokio::spawn(async move {
+        let mut heard = Vec::with_capacity(REQUESTS);
+        while heard.len() < REQUESTS {
+            let delivered = consumer.next().await.expect("a delivery");
+            delivered.expect("a delivery");
+            // In one queue they arrive in the order in which they set out.
+            heard.push(Timestamp::now());
+        }
+        heard
+    });
+    let mut pace = interval(Duration::from_secs(1) / A_SECOND);
+    let mut published = Vec::with_capacity(REQUESTS);
+    for number in 0..REQUESTS {
+        pace.tick().await;
+        let id = format!("request-{number}");
+        published.push(ground.publish(&id, &fake_work(&json!({}))).await);
+    }
+    let heard = hearing.await.expect("no panic");
+    let pairs = heard.into_iter().zip(published);
+    let mut waits: Vec<f64> = pairs.map(|(heard, at)| milliseconds(heard, at)).collect();
+    table.note(
+        &format!("published to heard by a bare consumer, {A_SECOND} a second"),
+        shares(&mut waits),
+    );
+    let closed = connection.close(200, "done".into()).await;
+    closed.expect("closed");
+    ground.leave().await;
 }
 
 /// Publishes requests at an even pace; returns the names of their runs and when they set out.
@@ -82,15 +133,25 @@ fn tell(
 ) {
     let waits = published.iter().map(|(key, at)| {
         let began = began(key).expect("every request begins");
-        began.duration_since(*at).as_secs_f64() * 1000.0
+        milliseconds(began, *at)
     });
     let mut waits: Vec<f64> = waits.collect();
-    waits.sort_by(f64::total_cmp);
-    let (half, most) = (percentile(&waits, 50), percentile(&waits, 99));
+    let seen = shares(&mut waits);
     table.promise(
         &format!("published to started, {A_SECOND} a second, engine: {engine}"),
         "within 25 ms",
-        format!("half within {half:.1} ms, 99 % within {most:.1} ms"),
-        most <= MOST_MS,
+        seen,
+        percentile(&waits, 99) <= MOST_MS,
     );
+}
+
+fn milliseconds(later: Timestamp, earlier: Timestamp) -> f64 {
+    later.duration_since(earlier).as_secs_f64() * 1000.0
+}
+
+/// Sorts the waits, and tells them in words.
+fn shares(waits: &mut [f64]) -> String {
+    waits.sort_by(f64::total_cmp);
+    let (half, most) = (percentile(waits, 50), percentile(waits, 99));
+    format!("half within {half:.1} ms, 99 % within {most:.1} ms")
 }
