@@ -45,9 +45,11 @@ pub(super) fn check(
             "databricks" => {
                 Connection::Databricks(Box::new(databricks(&path, read(&path, rest)?, variables)?))
             }
-            "spark_connect" => {
-                Connection::SparkConnect(spark_connect(&path, read(&path, rest)?, variables)?)
-            }
+            "spark_connect" => Connection::SparkConnect(Box::new(spark_connect(
+                &path,
+                read(&path, rest)?,
+                variables,
+            )?)),
             other => return Err(unknown_type(&path, other, "databricks, spark_connect")),
         };
         connections.insert(connection, checked);

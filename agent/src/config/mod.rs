@@ -120,7 +120,7 @@ pub enum Connection {
     /// A Databricks workspace.
     Databricks(Box<DatabricksSettings>),
     /// A Spark Connect server.
-    SparkConnect(SparkConnectSettings),
+    SparkConnect(Box<SparkConnectSettings>),
 }
 
 impl Connection {

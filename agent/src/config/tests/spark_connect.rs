@@ -9,7 +9,7 @@ fn lake(rest: &str) -> String {
 
 fn read(rest: &str) -> SparkConnectSettings {
     match &load_text(&lake(rest), &[]).unwrap().connections["lake"] {
-        Connection::SparkConnect(settings) => settings.clone(),
+        Connection::SparkConnect(settings) => (**settings).clone(),
         other @ Connection::Databricks(_) => panic!("{other:?}"),
     }
 }
