@@ -42,7 +42,7 @@ pub(crate) async fn measure(table: &mut Table) {
     let connection = format!("host = \"{}\"\nsubmit_per_second = 500", workspace.host);
     let settings = ground.settings("", &connection);
     ground.leave().await;
-    let engine = engines::open(CONNECTION, &settings.connections[CONNECTION]);
+    let engine = engines::open(CONNECTION, &settings.connections[CONNECTION], &settings);
     let published = publish(engine.expect("an engine"), &sandbox_work(RUN)).await;
     let runs = workspace.tell("runs").await;
     let began: HashMap<&str, i64> = runs
