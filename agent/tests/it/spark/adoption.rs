@@ -120,7 +120,8 @@ impl Story {
         assert!(!begun.adopted);
         assert!(matches!(change(&mut *begun.run).await, Change::State(_)));
         let began = begun.run.facts().started_at;
-        drop((begun, first));
+        drop(begun);
+        drop(first);
 
         let mut found = asked.take_over(&*self.engine()).await;
         assert!(found.adopted);
