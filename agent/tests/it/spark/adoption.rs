@@ -119,7 +119,7 @@ impl Story {
         let mut begun = asked.begin(&*first).await;
         assert!(!begun.adopted);
         assert!(matches!(change(&mut *begun.run).await, Change::State(_)));
-        let began = begun.run.facts().started_at;
+        let start = begun.run.facts().started_at;
         drop(begun);
         drop(first);
 
@@ -129,7 +129,7 @@ impl Story {
         let facts = found.run.facts();
         assert!(facts.adopted);
         assert_eq!(
-            facts.started_at, began,
+            facts.started_at, start,
             "a timeout counts from the same moment"
         );
         assert_eq!(facts.operation_ids, [asked.names.key(1).step(1)]);
