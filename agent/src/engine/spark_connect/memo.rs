@@ -21,8 +21,9 @@ pub(super) const KEY: &str = "sparkferry.run";
 /// begun.
 const REMEMBERED: Duration = Duration::from_mins(4);
 
-/// The longest text of an error that is kept, in bytes.
-const TEXT: usize = 2048;
+/// The longest texts of an error that are kept, in bytes: its message, and its trace, which a server
+/// tells only once.
+const TEXT: usize = 8 * 1024;
 
 /// The memo.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ pub(super) struct Memo {
     /// When the run ended, by the clock of the worker that saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<Timestamp>,
-    /// What went wrong, without its trace.
+    /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<RunError>,
 }
@@ -68,8 +69,10 @@ impl Memo {
         self.ended.get_or_insert(now);
         self.error = error.map(|error| RunError {
             message: text::head(&error.message, TEXT).to_owned(),
-            trace: None,
-            tasks: Vec::new(),
+            trace: error
+                .trace
+                .as_deref()
+                .map(|trace| text::head(trace, TEXT).to_owned()),
             ..error.clone()
         });
     }
@@ -103,14 +106,15 @@ mod tests {
         memo.step(2, now + Duration::from_secs(9));
         let error = RunError {
             trace: Some("at line 1".to_owned()),
-            ..RunError::new(ErrorClass::User, "ü".repeat(3000)).with_code("X")
+            ..RunError::new(ErrorClass::User, "ü".repeat(5000)).with_code("X")
         };
         memo.end(Some(&error), now);
         memo.end(Some(&error), now + Duration::from_secs(1));
         let read = Memo::from_text(&memo.to_text()).unwrap();
         assert_eq!((read.done, read.ended), (2, Some(now)));
         let kept = read.error.unwrap();
-        assert_eq!((kept.code.as_deref(), kept.trace), (Some("X"), None));
+        assert_eq!(kept.code.as_deref(), Some("X"));
+        assert_eq!(kept.trace.as_deref(), Some("at line 1"));
         assert!(kept.message.len() <= TEXT && kept.message.len() > TEXT - 2);
         assert_eq!(Memo::from_text("no memo"), None);
     }

@@ -225,9 +225,11 @@ impl<'a> Operation<'a> {
     async fn failed(&mut self, call: Call, status: &Status) -> Round {
         let place = self.session.server.place(call);
         let mut failure = match error::read(status, &place) {
-            // A server without error classes may say less now than to who saw it first.
+            // Who saw it first was told more: a server tells the details once.
             Said::Failed(failure) => match &self.hint {
-                Hint::Failed(seen) if failure.code.is_none() => seen.clone(),
+                Hint::Failed(seen) if seen.class != ErrorClass::Canceled => {
+                    return Round::Fate(Fate::Failed(seen.clone()));
+                }
                 _ => failure,
             },
             // Said twice about the same, it is the operation's.
