@@ -2,7 +2,7 @@
 //!
 //! | | from | else |
 //! |---|---|---|
-//! | commit | the variable `SPARKFERRY_COMMIT` | git, in a release build within our own repository |
+//! | commit | the variable `BUILD_COMMIT` | git, in a release build within our own repository |
 //! | date | the variable `SOURCE_DATE_EPOCH` (seconds, as reproducible builds have it) | the commit's, from git |
 //!
 //! What can't be known is left out: sources from a tarball build too. No clock is read, so the same
@@ -17,7 +17,7 @@ use std::process::Command;
 const COMMIT_LENGTH: usize = 12;
 
 fn main() {
-    for variable in ["SPARKFERRY_COMMIT", "SOURCE_DATE_EPOCH"] {
+    for variable in ["BUILD_COMMIT", "SOURCE_DATE_EPOCH"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     println!("cargo::rerun-if-changed=build.rs");
@@ -27,7 +27,7 @@ fn main() {
         Some("release") => Path::new(&package).parent().and_then(Git::of),
         _ => None,
     };
-    let commit = set("SPARKFERRY_COMMIT")
+    let commit = set("BUILD_COMMIT")
         .filter(|commit| commit != "unknown")
         .or_else(|| git.as_ref().map(|git| git.commit.clone()));
     let date = set("SOURCE_DATE_EPOCH")
@@ -38,10 +38,10 @@ fn main() {
     let known: Vec<String> = [commit, date].into_iter().flatten().collect();
     let version = set("CARGO_PKG_VERSION").unwrap_or_default();
     if known.is_empty() {
-        println!("cargo::rustc-env=SPARKFERRY_VERSION={version}");
+        println!("cargo::rustc-env=BUILD_VERSION={version}");
     } else {
         let known = known.join(" ");
-        println!("cargo::rustc-env=SPARKFERRY_VERSION={version} ({known})");
+        println!("cargo::rustc-env=BUILD_VERSION={version} ({known})");
     }
 }
 

@@ -9,7 +9,7 @@
 #   prepare.sh package   cargo-deb and cargo-cyclonedx
 #   prepare.sh --where cargo-deny|cargo-deb|cargo-cyclonedx     prints where it is
 #
-# With SPARKFERRY_TEST_DEPLOY set, `test` also brings what boots a systemd with the package in it:
+# With TEST_DEPLOY set, `test` also brings what boots a systemd with the package in it:
 # systemd-nspawn, cargo-deb, and a small Debian made by mmdebstrap (target/tmp/systemd-rootfs.tar);
 # and what builds and runs the container image: podman and buildah.
 #
@@ -247,11 +247,11 @@ case ${1:-} in
     npm_install asyncapi "$tests/asyncapi/package.json" "AsyncAPI's parser, to check the AsyncAPI document"
     manifest_checkers
     browser
-    if [ -n "${SPARKFERRY_TEST_DEPLOY:-}" ]; then
+    if [ -n "${TEST_DEPLOY:-}" ]; then
       systemd
       container_builders
     else
-      say "SKIPPED: a real systemd and the container image (SPARKFERRY_TEST_DEPLOY=1, as root, tries them)"
+      say "SKIPPED: a real systemd and the container image (TEST_DEPLOY=1, as root, tries them)"
     fi
     ;;
   bench)

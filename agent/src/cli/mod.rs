@@ -40,7 +40,7 @@ use problem::Problem;
 #[derive(Debug, Parser)]
 #[command(
     name = "sparkferry",
-    version = env!("SPARKFERRY_VERSION"),
+    version = env!("BUILD_VERSION"),
     about = "Ferries run requests from RabbitMQ to Databricks and Spark, and carries the results back.",
     after_help = exit::HELP,
     after_long_help = tour(),

@@ -63,7 +63,7 @@ pub(crate) async fn run(_: &RunArgs, loaded: Loaded) -> Result<Exit, Problem> {
         worker = settings.worker.name,
         namespace = settings.topology.namespace(),
         connections = connections.join(", "),
-        version = env!("SPARKFERRY_VERSION"),
+        version = env!("BUILD_VERSION"),
         "working"
     );
     let refused = watch::Sender::new(None);

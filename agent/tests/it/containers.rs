@@ -170,8 +170,8 @@ fn the_settings_of_the_manifests_are_taken() {
 /// compose does. It needs root, podman and buildah, so it has to be asked for.
 #[test]
 fn the_image_is_small_and_works_as_nobody_on_a_disk_it_cannot_write() {
-    if std::env::var_os("SPARKFERRY_TEST_DEPLOY").is_none() {
-        eprintln!("SKIPPED: set SPARKFERRY_TEST_DEPLOY=1 (and be root) to build and run the image");
+    if std::env::var_os("TEST_DEPLOY").is_none() {
+        eprintln!("SKIPPED: set TEST_DEPLOY=1 (and be root) to build and run the image");
         return;
     }
     let told = succeeds(&mut Command::new(project("agent/tests/containers/run.sh")));

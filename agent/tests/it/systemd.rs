@@ -1,7 +1,7 @@
 //! The units, the package and the version, as they are shipped.
 //!
 //! The stories of a real systemd (`tests/systemd/stories.sh`) need root and what
-//! `SPARKFERRY_TEST_DEPLOY=1 agent/tests/prepare.sh test` installs. Where the variable is set they
+//! `TEST_DEPLOY=1 agent/tests/prepare.sh test` installs. Where the variable is set they
 //! are told or fail; else they are skipped, and `make test` says so.
 
 use std::collections::HashMap;
@@ -109,7 +109,7 @@ impl BuildScript {
         let told = text(&output.stdout);
         let version = told
             .lines()
-            .find_map(|line| line.strip_prefix("cargo::rustc-env=SPARKFERRY_VERSION="));
+            .find_map(|line| line.strip_prefix("cargo::rustc-env=BUILD_VERSION="));
         version.expect("a version").to_owned()
     }
 }
@@ -134,13 +134,13 @@ fn the_version_has_commit_and_date_as_far_as_they_are_known() {
     );
     assert_eq!(script.version("release", &[]), "1.2.3");
     let named = [
-        ("SPARKFERRY_COMMIT", "0123456789abcdef0123"),
+        ("BUILD_COMMIT", "0123456789abcdef0123"),
         ("SOURCE_DATE_EPOCH", "1795219200"),
     ];
     let version = script.version("release", &named);
     assert_eq!(version, "1.2.3 (0123456789ab 2026-11-21)");
     assert_eq!(script.version("debug", &named[1..]), "1.2.3 (2026-11-21)");
-    let unknown = [("SPARKFERRY_COMMIT", "unknown"), ("SOURCE_DATE_EPOCH", "")];
+    let unknown = [("BUILD_COMMIT", "unknown"), ("SOURCE_DATE_EPOCH", "")];
     assert_eq!(script.version("release", &unknown), "1.2.3");
 
     let sources = script.sources();
@@ -158,15 +158,15 @@ fn the_version_has_commit_and_date_as_far_as_they_are_known() {
 
 #[test]
 fn a_real_systemd_starts_watches_reloads_and_stops_it() {
-    if std::env::var_os("SPARKFERRY_TEST_DEPLOY").is_none() {
-        eprintln!("SKIPPED: SPARKFERRY_TEST_DEPLOY is not set, so no systemd is booted");
+    if std::env::var_os("TEST_DEPLOY").is_none() {
+        eprintln!("SKIPPED: TEST_DEPLOY is not set, so no systemd is booted");
         return;
     }
     let tools = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let root = tools.join("systemd-rootfs.tar");
     assert!(
         root.is_file(),
-        "no {}: run SPARKFERRY_TEST_DEPLOY=1 agent/tests/prepare.sh test, which makes it",
+        "no {}: run TEST_DEPLOY=1 agent/tests/prepare.sh test, which makes it",
         root.display()
     );
     let prepare = project("agent/tests/prepare.sh");

@@ -155,7 +155,7 @@ impl Place {
     pub(super) async fn page(&self) -> String {
         let said = until("the page", || {
             let log = self.said("run.err");
-            let line = log.lines().find(|line| line.contains("serving /healthz"))?;
+            let line = log.lines().find(|line| line.contains("serving the status page"))?;
             serde_json::from_str::<Value>(line).ok()
         });
         format!("http://{}", said.await["address"].as_str().unwrap())
