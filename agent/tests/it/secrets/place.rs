@@ -155,7 +155,9 @@ impl Place {
     pub(super) async fn page(&self) -> String {
         let said = until("the page", || {
             let log = self.said("run.err");
-            let line = log.lines().find(|line| line.contains("serving the status page"))?;
+            let line = log
+                .lines()
+                .find(|line| line.contains("serving the status page"))?;
             serde_json::from_str::<Value>(line).ok()
         });
         format!("http://{}", said.await["address"].as_str().unwrap())
