@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::entries::{Entries, Entry, Sweep};
 use super::known::Known;
+use super::told::{Hearer, Teller};
 
 /// Runs on a page of runs/list.
 const RUNS_A_PAGE: usize = 25;
@@ -40,8 +41,8 @@ pub(super) struct Following {
     book: Arc<Book>,
     run_id: i64,
     number: u64,
-    /// What is seen of the run. The sender goes once nothing more can come.
-    pub(super) seen: watch::Receiver<Seen>,
+    /// What is seen of the run.
+    pub(super) seen: Hearer,
 }
 
 /// What the watch does next.
@@ -108,14 +109,14 @@ impl Book {
         let known = known.map(Arc::new);
         if let Some(known) = known.as_ref().filter(|known| known.over(round)) {
             // Nothing more can come: nobody needs to look.
-            let (_, seen) = watch::channel(Seen::Run(Arc::clone(known)));
+            let seen = Teller::new(Seen::Run(Arc::clone(known))).hearer();
             return self.following(run_id, 0, seen);
         }
         let mut entries = self.lock();
         entries.followings += 1;
         let number = entries.followings;
         let entry = entries.runs.entry(run_id).or_insert_with(|| Entry {
-            teller: watch::Sender::new(Seen::Nothing),
+            teller: Teller::new(Seen::Nothing),
             followers: 0,
             number,
             round: None,
@@ -132,19 +133,14 @@ impl Book {
         if let Some(known) = known {
             entry.tell(known);
         }
-        let (number, seen) = (entry.number, entry.teller.subscribe());
+        let (number, seen) = (entry.number, entry.teller.hearer());
         let age = now_ms.saturating_sub(entry.began_ms);
         self.schedule(&mut entries, run_id, self.interval(age, 0));
         drop(entries);
         self.following(run_id, number, seen)
     }
 
-    fn following(
-        self: &Arc<Self>,
-        run_id: i64,
-        number: u64,
-        seen: watch::Receiver<Seen>,
-    ) -> Following {
+    fn following(self: &Arc<Self>, run_id: i64, number: u64, seen: Hearer) -> Following {
         Following {
             book: Arc::clone(self),
             run_id,
@@ -325,7 +321,7 @@ impl Book {
         };
         match miss {
             Miss::Gone(text) if entry.gone > 0 => {
-                entry.teller.send_replace(Seen::Gone(text.into()));
+                entry.teller.tell_if(Seen::Gone(text.into()), |_| true);
                 entries.remove(run_id);
             }
             Miss::Gone(_) => {
