@@ -4,7 +4,7 @@
 #   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
 #   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Java 17, Chromium, Python with databricks-sdk,
 #                        Apache Spark and Sail, and what checks the AsyncAPI document and the manifests
-#   prepare.sh bench     that of build, and RabbitMQ
+#   prepare.sh bench     that of build, RabbitMQ, and Sail
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh package   cargo-deb and cargo-cyclonedx
 #   prepare.sh --where cargo-deny|cargo-deb|cargo-cyclonedx     prints where it is
@@ -257,6 +257,7 @@ case ${1:-} in
   bench)
     build
     rabbitmq
+    python_packages sail sail.txt
     ;;
   lint)
     build

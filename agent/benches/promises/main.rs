@@ -6,14 +6,18 @@
 //! | `held` | memory of one run among 20 000 that are held, with the engine in memory |
 //! | `worker` | a real `sparkferry run` against the sandbox: idle, with 20 000 runs, and told to stop |
 //! | `throughput` | the worker beside a bare lapin loop on the same broker, turn by turn |
+//! | `spark` | a statement on a real Sail beside the bare calls, by turns; operations at once; a large result's memory |
 //! | `started` | from publishing a request to its run's start, at 100 requests a second |
 //!
-//! Needs RabbitMQ (`TEST_AMQP_URL`, by default the one on 127.0.0.1). Machines are shared and their
+//! Needs RabbitMQ (`TEST_AMQP_URL`, by default the one on 127.0.0.1); without Sail, `spark` is skipped
+//! and the table says so. Machines are shared and their
 //! speed changes from minute to minute, so speed is told as a ratio of things that were measured by
 //! turns. Ends with 1 where a promise is not kept.
 
+mod bare_spark;
 mod ground;
 mod held;
+mod spark;
 mod started;
 mod table;
 mod throughput;
@@ -48,6 +52,9 @@ async fn measure(wanted: &[String]) -> ExitCode {
     }
     // Metrics cost time too; the worker's own process has them.
     let _metrics = sparkferry_agent::observe::metrics::install().expect("the first recorder");
+    if asked("spark") {
+        spark::measure(&mut table).await;
+    }
     if asked("worker") {
         worker::measure(&mut table).await;
     }

@@ -163,6 +163,9 @@ pub struct SparkConnectSettings {
     pub user_id: Option<String>,
     /// Headers that go with every call, by their lower-case names.
     pub headers: Vec<(String, Secret)>,
+    /// A file with the certificates (PEM) of authorities that are believed besides the system's,
+    /// read again when it changes. Only where TLS is spoken.
+    pub ca_file: Option<PathBuf>,
     /// The bearer token. Only where TLS is spoken, or on loopback.
     pub token: Option<SecretSource>,
     /// Where the server is compute of a Databricks workspace. The token is then the workspace's.

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::address::is_loopback;
-use super::check::{Variables, secret, value};
+use super::check::{Variables, expand, secret, value};
 use super::compute::{ComputeFile, compute};
+use super::file::TlsFile;
 use super::secret::{Secret, SecretSource};
 use super::shape::Tagged;
 use super::{ComputeSettings, ConfigError, SparkConnectSettings};
@@ -26,6 +27,8 @@ pub(super) struct SparkConnectFile {
     pub(super) auth: Option<Tagged>,
     pub(super) cluster_id: Option<String>,
     pub(super) serverless: Option<bool>,
+    #[serde(default)]
+    pub(super) tls: TlsFile,
     #[serde(default = "max_active_runs")]
     pub(super) max_active_runs: u32,
 }
@@ -47,6 +50,9 @@ pub(super) fn spark_connect(
     let url = secret(&at("url"), file.url, file.url_file, variables)?;
     let url = url.map(|url| url.read_at_start()).transpose();
     let url = url.map_err(|e| value(at("url_file"), e.to_string()))?;
+    let ca_file = file.tls.ca_file;
+    let ca_file = ca_file.map(|file| expand(&at("tls.ca_file"), &file, variables));
+    let ca_file = ca_file.transpose()?;
     let own = secret(&at("token"), file.token, file.token_file, variables)?;
     let mut address = match &url {
         Some(url) => Some(Address::read(&at("url"), url)?),
@@ -58,13 +64,15 @@ pub(super) fn spark_connect(
         cluster_id: file.cluster_id,
         serverless: file.serverless,
     };
-    let compute = compute(
+    let mut compute = compute(
         path,
         file,
         address.as_ref().map(|it| &it.endpoint),
         variables,
     )?;
-    if let Some(compute) = &compute {
+    if let Some(compute) = &mut compute {
+        // Workspace and compute are one host.
+        compute.workspace.reach.ca_file.clone_from(&ca_file);
         let address = address.get_or_insert_with(|| Address::of_workspace(compute));
         if own.is_some() || address.token.is_some() {
             return Err(value(
@@ -97,10 +105,17 @@ pub(super) fn spark_connect(
             "would send the token in clear text: add ;use_ssl=true (without it a token goes to 127.0.0.1 only)",
         ));
     }
+    if ca_file.is_some() && !address.tls {
+        return Err(value(
+            at("tls.ca_file"),
+            "is for a server that speaks TLS: add ;use_ssl=true to the url",
+        ));
+    }
     Ok(SparkConnectSettings {
         endpoint: address.endpoint,
         user_id: address.user_id,
         headers: address.headers,
+        ca_file,
         token,
         compute: compute.map(Box::new),
         max_active_runs,

@@ -4,13 +4,15 @@
 //! again every 30 s, and a changed one makes a new client. One that can't be read, or holds nothing
 //! sensible, leaves the old client at work and is told by [`HttpClient::trouble`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::tls::Version;
 use reqwest::{Certificate, Client, Proxy};
 use url::Url;
 
+use super::authorities::authorities;
+use super::fault::cause;
 use super::renewed::{Lasting, Renewed};
 use crate::config::{Reach, Secret, SecretSource, check_proxy, is_loopback};
 
@@ -142,18 +144,16 @@ impl Recipe {
 
     fn files(
         &self,
-        authorities: Option<std::io::Result<Vec<u8>>>,
+        read: Option<std::io::Result<Vec<u8>>>,
         proxy: Option<Result<Secret, crate::config::SecretError>>,
     ) -> Result<Files, String> {
-        let file = self.file();
-        let unreadable = |error: std::io::Error| {
-            format!("tls.ca_file: {} can't be read: {error}", file.display())
-        };
         let proxy = proxy
             .transpose()
             .map_err(|error| format!("proxy_file: {error}"))?;
         Ok(Files {
-            authorities: authorities.transpose().map_err(unreadable)?,
+            authorities: read
+                .map(|read| authorities(&self.file(), read))
+                .transpose()?,
             proxy: proxy.map(|url| url.expose().to_owned()),
         })
     }
@@ -177,16 +177,17 @@ impl Recipe {
             builder = builder.proxy(through(proxy)?);
         }
         if let Some(authorities) = &files.authorities {
-            builder = builder.tls_certs_merge(certificates(&self.file(), authorities)?);
+            let found = Certificate::from_pem_bundle(authorities);
+            builder = builder.tls_certs_merge(found.map_err(|error| self.unusable(&error))?);
         }
-        builder.build().map_err(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            let cause = cause.unwrap_or_else(|| error.to_string());
-            match files.authorities {
-                Some(_) => format!("tls.ca_file: {}: {cause}", self.file().display()),
-                None => cause,
-            }
+        builder.build().map_err(|error| match files.authorities {
+            Some(_) => self.unusable(&error),
+            None => cause(&error),
         })
+    }
+
+    fn unusable(&self, error: &reqwest::Error) -> String {
+        format!("tls.ca_file: {}: {}", self.file().display(), cause(error))
     }
 }
 
@@ -194,16 +195,4 @@ fn through(proxy: &str) -> Result<Proxy, String> {
     let url = check_proxy(&proxy.to_owned().into()).map_err(|why| format!("proxy: {why}"))?;
     // The error could quote the URL, and with it a password.
     Proxy::all(url).map_err(|_| "proxy: is no URL of a proxy".to_owned())
-}
-
-fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<Certificate>, String> {
-    let place = format!("tls.ca_file: {}", file.display());
-    let found = Certificate::from_pem_bundle(pem)
-        .map_err(|_| format!("{place} holds something else than certificates in PEM form"))?;
-    if found.is_empty() {
-        return Err(format!(
-            "{place} holds no certificate: it must have -----BEGIN CERTIFICATE----- in it"
-        ));
-    }
-    Ok(found)
 }

@@ -2,6 +2,7 @@
 //! the headers that say so.
 
 pub mod auth;
+pub mod authorities;
 pub mod client;
 pub mod fault;
 pub mod headers;

@@ -3,69 +3,17 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
-};
 use sparkferry_agent::queue::amqp::AmqpProducer;
 use sparkferry_agent::queue::{Producer, QueueError};
 use sparkferry_shared::{Id, Topology};
 use tempfile::TempDir;
 use tokio::task::{block_in_place, spawn_blocking};
 
+use crate::authority::{Age, Authority, write};
 use crate::broker::BrokerNode;
-
-/// Whose certificates are believed.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-/// What else a certificate is to be.
-#[derive(Clone, Copy, PartialEq)]
-enum Age {
-    Valid,
-    Expired,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name = named(name);
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
-    }
-
-    /// Writes a certificate for `name` to `FILE.pem`, and its key to `FILE.key`.
-    fn issue(&self, file: &Path, name: &str, age: Age) {
-        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
-        params.distinguished_name = named(name);
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        if age == Age::Expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
-        }
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        write(&file.with_extension("pem"), &certificate.pem());
-        write(&file.with_extension("key"), &key.serialize_pem());
-    }
-}
-
-fn named(name: &str) -> DistinguishedName {
-    let mut names = DistinguishedName::new();
-    names.push(DnType::CommonName, name);
-    names
-}
-
-fn write(file: &Path, text: &str) {
-    fs::write(file, text).expect("our own folder");
-}
 
 /// A broker that speaks TLS and wants to see a certificate, and a folder with everybody's files.
 struct Secured {
@@ -85,7 +33,7 @@ impl Secured {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let authority = Authority::new("our authority");
         let file = |name: &str| folder.path().join(name);
-        write(&file("ca.pem"), &authority.0.pem());
+        write(&file("ca.pem"), &authority.pem());
         authority.issue(&file("server"), "localhost", Age::Valid);
         authority.issue(&file("worker"), "robot", Age::Valid);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -289,7 +237,7 @@ async fn certificates_that_were_renewed_are_in_use_with_the_next_connection() {
     block_in_place(|| {
         secured.node.stop();
         let authority = Authority::new("the next authority");
-        write(&secured.file("ca.pem"), &authority.0.pem());
+        write(&secured.file("ca.pem"), &authority.pem());
         authority.issue(&secured.file("server"), "localhost", Age::Valid);
         authority.issue(&secured.file("worker"), "robot", Age::Valid);
         secured.node.start_again();

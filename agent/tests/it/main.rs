@@ -3,6 +3,7 @@
 mod amqps;
 mod arrows;
 mod asyncapi;
+mod authority;
 #[expect(dead_code, reason = "the library's own tests need more of it")]
 mod broker;
 mod browser;

@@ -15,3 +15,4 @@ mod servers;
 mod stage;
 mod statements;
 mod takeover;
+mod tls;

@@ -15,7 +15,7 @@ use crate::cli::exit::Exit;
 use crate::cli::print;
 use crate::cli::problem::Problem;
 use crate::config;
-use crate::engine::{Engine, Fault, table};
+use crate::engine::{Engine, table};
 
 /// The variable by which Spark's own clients find their server.
 const VARIABLE: &str = "SPARK_REMOTE";
@@ -42,7 +42,7 @@ impl Spark {
         };
         let engine = open(&url, namespace)
             .map_err(|e| Problem::told(Exit::Configuration, format!("{VARIABLE}: {e}")))?;
-        let told = ask(&*engine).await;
+        let told = engine.check().await;
         let told =
             told.map_err(|e| Problem::told(Exit::Unreachable, format!("{VARIABLE}: {e}")))?;
         Ok(Some(Self {
@@ -77,7 +77,7 @@ impl Spark {
         let engine = open(&format!("sc://127.0.0.1:{port}"), namespace).map_err(failed)?;
         let until = Instant::now() + STARTUP;
         let told = loop {
-            match ask(&*engine).await {
+            match engine.check().await {
                 Ok(told) => break told,
                 Err(_) if Instant::now() > until => {
                     let how = format!("does not answer after {STARTUP:?}");
@@ -103,15 +103,6 @@ async fn gone(program: &Path, how: &str, log: &Path) -> Problem {
     let last = said.lines().rfind(|line| !line.trim().is_empty());
     let text = format!("{} {how}: {}", program.display(), last.unwrap_or_default());
     Problem::told(Exit::Unreachable, text)
-}
-
-/// What the server says of itself. One that refuses to say is there all the same: Sail does where
-/// it finds no PySpark.
-async fn ask(engine: &dyn Engine) -> Result<String, Fault> {
-    match engine.check().await {
-        Err(Fault::Refused(_)) => Ok("it answers, and tells no version".to_owned()),
-        asked => asked,
-    }
 }
 
 /// The engine of a server, by the same settings that a worker would have.

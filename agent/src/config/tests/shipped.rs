@@ -220,6 +220,7 @@ fn every_setting_stands_in_the_shipped_file_and_nothing_else() {
         ),
         ("connections.prod.auth", tagged(fields::<PatFile>())),
         ("connections.prod.tls", fields::<TlsFile>()),
+        ("connections.lake.tls", fields::<TlsFile>()),
         (
             "connections.prod.poll_interval_seconds",
             fields::<IntervalFile>(),

@@ -1,5 +1,7 @@
 //! Connections of the type `spark_connect`.
 
+use std::path::Path;
+
 use super::super::{Compute, SparkConnectSettings};
 use super::*;
 
@@ -53,6 +55,19 @@ fn parameters_are_settings_and_headers() {
     );
     let shown = format!("{settings:?}");
     assert!(!shown.contains("a/b") && !shown.contains("0123"), "{shown}");
+}
+
+#[test]
+fn an_authority_of_ones_own_is_for_tls_alone() {
+    let tls = "tls.ca_file = \"/ca\"";
+    let settings = read(&format!("url = \"sc://h:1/;use_ssl=true\"\n{tls}"));
+    assert_eq!(settings.ca_file.as_deref(), Some(Path::new("/ca")));
+    // The workspace's certificate is by the same authority as its compute's.
+    let on = "host = \"h\"\ncluster_id = \"c\"\nauth = { type = \"pat\", token = \"t\" }";
+    let settings = read(&format!("{on}\n{tls}"));
+    let workspace = &settings.compute.as_ref().unwrap().workspace;
+    assert_eq!(settings.ca_file.as_deref(), Some(Path::new("/ca")));
+    assert_eq!(workspace.reach.ca_file, settings.ca_file);
 }
 
 #[test]
@@ -175,6 +190,10 @@ fn what_is_wrong_is_told_without_the_secret() {
         (
             "url = \"sc://127.0.0.1\"\nmax_active_runs = 0",
             ["connections.lake.max_active_runs", "at least 1"],
+        ),
+        (
+            "url = \"sc://h\"\ntls.ca_file = \"/ca\"",
+            ["connections.lake.tls.ca_file", "use_ssl=true"],
         ),
         (
             "url = \"sc://h\"\nhosts = \"x\"",

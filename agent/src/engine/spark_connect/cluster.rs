@@ -113,6 +113,7 @@ mod tests {
             endpoint: "http://127.0.0.1:1".parse().unwrap(),
             user_id: None,
             headers: vec![("x-place".to_owned(), "harbour".to_owned().into())],
+            ca_file: None,
             token: None,
             compute: Some(Box::new(ComputeSettings { workspace, compute })),
             max_active_runs: 1,

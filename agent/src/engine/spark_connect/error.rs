@@ -26,6 +26,7 @@ use tonic::{Code, ConnectError, Status};
 
 use self::details::Details;
 use crate::engine::text;
+use crate::http::fault;
 
 pub(super) use self::explain::explain;
 
@@ -171,6 +172,7 @@ fn by_text(message: &str) -> Option<Said> {
 
 /// The connection failed, or the answer broke off: told by our own side.
 fn transport(status: &Status, place: &str) -> Said {
+    let tls = of_tls(status).map(|why| format!("{place}: {why}"));
     let mut message = text_at(place, status);
     let mut connecting = false;
     let mut source = status.source();
@@ -184,11 +186,16 @@ fn transport(status: &Status, place: &str) -> Said {
         source = cause.source();
     }
     Said::Passing {
-        message: text::head(&message, FAULT_BYTES).to_owned(),
+        message: text::head(&tls.unwrap_or(message), FAULT_BYTES).to_owned(),
         class: ErrorClass::Infrastructure,
         retry_after: None,
         perhaps_done: !connecting,
     }
+}
+
+/// What TLS has against the connection, if that is why it failed.
+pub(super) fn of_tls(status: &Status) -> Option<String> {
+    status.source().and_then(fault::tls)
 }
 
 /// Answers without an end, and those of something that speaks no gRPC: tonic's words.

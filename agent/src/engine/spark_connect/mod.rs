@@ -8,12 +8,14 @@
 //! | `operation`, `resolve` | one operation through broken streams; what became of one that is silent |
 //! | `prepare`, `literal` | from the request to plans, settings and files |
 //! | `cluster` | the way in where the server is compute on Databricks |
-//! | `session`, `server`, `splice`, `entrance` | the calls, the channel, plans as bytes, what lets us in |
+//! | `session`, `server`, `splice` | the calls, plans as bytes |
+//! | `channel`, `entrance` | how the server is reached, what lets us in |
 //! | `table`, `rows` | a step's rows: Arrow in, JSON out |
 //! | `error`, `fault` | what a call that went wrong means |
 
 mod attach;
 mod board;
+mod channel;
 mod cluster;
 mod entrance;
 mod error;
@@ -36,10 +38,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use spark_connect_proto::analyze_plan_request::{Analyze, SparkVersion};
 use spark_connect_proto::{AnalyzePlanRequest, analyze_plan_response};
+use sparkferry_shared::ErrorClass;
 use uuid::Uuid;
 
 use self::cluster::OnDatabricks;
 use self::entrance::Open;
+use self::error::Said;
 use self::fault::fault;
 use self::server::{Call, Server, Stub};
 use super::{Attached, Engine, Fault, Start};
@@ -91,7 +95,8 @@ impl Engine for SparkConnectEngine {
         self.server.permit().await;
     }
 
-    /// Asks for Spark's version, in a session that is given back at once.
+    /// Asks for Spark's version, in a session that is given back at once. A server that answers, and
+    /// fails at that, is there all the same: Sail takes the version from PySpark, if it has one.
     async fn check(&self) -> Result<String, Fault> {
         let server = &self.server;
         server.entrance.ready().await?;
@@ -106,14 +111,22 @@ impl Engine for SparkConnectEngine {
         let send =
             |mut stub: Stub, request| async move { Box::pin(stub.analyze_plan(request)).await };
         let answer = server.call(Call::Version, &session_id, body, send).await;
-        let answer = answer.map_err(|status| fault(server, Call::Version, &status))?;
+        let result = match answer {
+            Ok(answer) => answer.result,
+            Err(status) => match error::read(&status, &server.place(Call::Version)) {
+                Said::Failed(error) if error.class == ErrorClass::User => None,
+                _ => return Err(fault(server, Call::Version, &status)),
+            },
+        };
         session::release(server, session_id).await.ok();
-        let version = match answer.result {
-            Some(analyze_plan_response::Result::SparkVersion(spark)) => spark.version,
-            _ => "of an unknown version".to_owned(),
+        let version = match result {
+            Some(analyze_plan_response::Result::SparkVersion(spark)) => {
+                format!("Spark {}", spark.version)
+            }
+            _ => "it answers, and tells no version".to_owned(),
         };
         let (host, user) = (&server.host, &server.user_id);
-        Ok(format!("{host}, Spark {version}, as {user}"))
+        Ok(format!("{host}, {version}, as {user}"))
     }
 
     fn trouble(&self) -> Option<String> {

@@ -12,30 +12,21 @@ use spark_connect_proto::{ExecutePlanResponse, ReattachExecuteRequest};
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::channel::Channels;
 use super::entrance::Entrance;
+use super::error;
 use super::splice::SpliceCodec;
 use crate::config::SparkConnectSettings;
 use crate::http::pace::{Brake, Pace};
 use crate::observe::metrics;
 
-/// How long it may take to reach the server.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a call may take whose answer is one message.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
-/// The server is asked after this long a silence whether it lives: shorter makes servers cut the
-/// connection.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How long its answer may take.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The largest message that is read, in bytes: what servers send at most.
 const LARGEST_MESSAGE: usize = 128 << 20;
-/// What the server may send ahead of the reader: for one stream, and for all together. Larger than
-/// HTTP/2's 64 KiB, so that a distant server is not slowed down.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Runs begun a second: what a restart of many workers may ask of one server's driver.
 const BEGUN_PER_SECOND: f64 = 50.0;
 
@@ -86,7 +77,7 @@ pub(super) struct Server {
     /// The user of every call.
     pub(super) user_id: String,
     pub(super) entrance: Box<dyn Entrance>,
-    channel: Channel,
+    channels: Channels,
     brake: Arc<Brake>,
     beginning: Pace,
     /// What went wrong with the last call, if the server is to blame or out of reach.
@@ -128,7 +119,7 @@ impl Server {
             connection: connection.into(),
             user_id: user_id.unwrap_or_else(|| format!("sparkferry-{namespace}")),
             entrance: entrance(settings).map_err(failed)?,
-            channel: channel(url).map_err(|e| failed(e.to_string()))?,
+            channels: Channels::new(url, settings.ca_file.as_deref()).map_err(failed)?,
             beginning: Pace::new(BEGUN_PER_SECOND, Arc::clone(&brake)),
             brake,
             trouble: Mutex::new(None),
@@ -145,6 +136,7 @@ impl Server {
     pub(super) fn trouble(&self) -> Option<String> {
         let own = self.lock_trouble().clone();
         own.or_else(|| self.entrance.trouble())
+            .or_else(|| self.channels.trouble())
     }
 
     /// Where a call went, for texts.
@@ -152,8 +144,8 @@ impl Server {
         format!("{} at {}", call.name(), self.host)
     }
 
-    fn stub(&self) -> Stub {
-        SparkConnectServiceClient::new(self.channel.clone())
+    async fn stub(&self) -> Stub {
+        SparkConnectServiceClient::new(self.channels.now().await)
             .max_decoding_message_size(LARGEST_MESSAGE)
     }
 
@@ -170,7 +162,7 @@ impl Server {
     {
         let request = self.request(session_id, body).await?;
         // On the heap: the generated calls are tens of kilobytes.
-        let answer = timeout(CALL_TIMEOUT, Box::pin(send(self.stub(), request))).await;
+        let answer = timeout(CALL_TIMEOUT, Box::pin(send(self.stub().await, request))).await;
         let answer = answer.unwrap_or_else(|_| {
             let seconds = CALL_TIMEOUT.as_secs();
             Err(Status::deadline_exceeded(format!(
@@ -186,7 +178,8 @@ impl Server {
     pub(super) async fn execute(&self, session_id: &str, body: Bytes) -> Result<Answers, Status> {
         let request = self.request(session_id, body).await?;
         let path = "/spark.connect.SparkConnectService/ExecutePlan";
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE);
+        let mut grpc =
+            Grpc::new(self.channels.now().await).max_decoding_message_size(LARGEST_MESSAGE);
         let answer = async {
             grpc.ready()
                 .await
@@ -206,7 +199,7 @@ impl Server {
         body: ReattachExecuteRequest,
     ) -> Result<Answers, Status> {
         let request = self.request(session_id, body).await?;
-        let answer = self.stub().reattach_execute(request).await;
+        let answer = self.stub().await.reattach_execute(request).await;
         self.count(Call::Reattach, answer.as_ref().err());
         answer.map(Response::into_inner)
     }
@@ -238,11 +231,10 @@ impl Server {
                 Some(format!("{} does not accept our credentials", self.host))
             }
             (Code::ResourceExhausted, _) => Some(format!("{} has too much to do", self.host)),
-            (_, Some(error)) if !answered => Some(format!(
-                "{} can't be reached: {}",
-                self.host,
-                error.message()
-            )),
+            (_, Some(error)) if !answered => {
+                let why = error::of_tls(error).unwrap_or_else(|| error.message().to_owned());
+                Some(format!("{} can't be reached: {why}", self.host))
+            }
             _ => None,
         };
     }
@@ -250,21 +242,4 @@ impl Server {
     fn lock_trouble(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn channel(url: &url::Url) -> Result<Channel, tonic::transport::Error> {
-    let mut endpoint = Endpoint::from_shared(url.to_string())?
-        .user_agent(concat!("sparkferry/", env!("CARGO_PKG_VERSION")))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .tcp_nodelay(true);
-    if url.scheme() == "https" {
-        // A certificate authority of one's own would be added here.
-        endpoint = endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots())?;
-    }
-    Ok(endpoint.connect_lazy())
 }

@@ -28,6 +28,7 @@ pub(super) fn engine_at(address: SocketAddr) -> Arc<SparkConnectEngine> {
         endpoint: format!("http://{address}/").parse().expect("an address"),
         user_id: None,
         headers: Vec::new(),
+        ca_file: None,
         token: None,
         compute: None,
         max_active_runs: 16,

@@ -13,9 +13,11 @@
 //! | LOST told from unknown | it has no GetStatus |
 
 use serde_json::json;
+use sparkferry_agent::engine::Engine;
 use sparkferry_shared::{ErrorClass, Outcome};
 use tokio::time::timeout;
 
+use super::conformance::engine_at;
 use super::servers::SparkServer;
 use super::stage::{Stage, of, rows, statements};
 use super::statements::succeeded;
@@ -86,6 +88,16 @@ async fn sail_runs_statements_and_says_what_fails() {
         assert_eq!(error.class, ErrorClass::User, "{result:?}");
     }
     submitted.producer.close().await;
+}
+
+/// It would take Spark's version from PySpark, which its Python has not.
+#[tokio::test]
+async fn a_server_that_tells_no_version_is_reached_all_the_same() {
+    let server = SparkServer::sail().await;
+    let engine = engine_at(server.address());
+    let said = engine.check().await.expect("it is reached");
+    assert!(said.contains("it answers, and tells no version"), "{said}");
+    assert_eq!(engine.trouble(), None);
 }
 
 /// Twice, for the server remembers the names of the first demo.

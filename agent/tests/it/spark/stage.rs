@@ -33,8 +33,13 @@ impl Stage {
     /// The workers reach the server at `server`.
     pub(super) fn new(place: Place, server: SocketAddr) -> Self {
         let connection = format!("type = \"spark_connect\"\nurl = \"sc://{server}\"\n");
+        Self::with(place, &connection)
+    }
+
+    /// The workers have these settings of the connection.
+    pub(super) fn with(place: Place, connection: &str) -> Self {
         Self {
-            ground: Ground::new(place, HOLD_LIMIT, &connection),
+            ground: Ground::new(place, HOLD_LIMIT, connection),
         }
     }
 
