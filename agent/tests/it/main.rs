@@ -11,6 +11,7 @@ mod containers;
 mod page;
 mod proxy;
 mod secrets;
+mod soak;
 mod spark;
 mod stories;
 mod systemd;
