@@ -4,7 +4,7 @@
 #   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
 #   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Java 17, Chromium, Python with databricks-sdk,
 #                        Apache Spark and Sail, and what checks the AsyncAPI document and the manifests
-#   prepare.sh bench     that of build, and RabbitMQ
+#   prepare.sh bench     that of build, and RabbitMQ; so with `soak`
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh package   cargo-deb and cargo-cyclonedx
 #   prepare.sh --where cargo-deny|cargo-deb|cargo-cyclonedx     prints where it is
@@ -254,7 +254,7 @@ case ${1:-} in
       say "SKIPPED: a real systemd and the container image (SPARKFERRY_TEST_DEPLOY=1, as root, tries them)"
     fi
     ;;
-  bench)
+  bench | soak)
     build
     rabbitmq
     ;;

@@ -11,6 +11,7 @@ mod books;
 mod field;
 mod plan;
 mod rolling;
+mod says;
 
 use std::env;
 use std::str::FromStr;
@@ -49,9 +50,9 @@ struct Size {
 const SHORT: Size = Size {
     requests: 300,
     workers: 3,
-    active: 30,
-    longest_run_ms: 3_000,
-    pace: Duration::from_millis(700),
+    active: 60,
+    longest_run_ms: 2_000,
+    pace: Duration::from_millis(1_200),
     broker_kills: 0,
 };
 

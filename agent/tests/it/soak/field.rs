@@ -209,7 +209,7 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
         self.done.others += 1;
     }
 
-    fn proxy(&self, line: Line) -> &Proxy {
+    pub(super) fn proxy(&self, line: Line) -> &Proxy {
         match line {
             Line::Engine => &self.engine,
             Line::Broker => self.broker.as_ref().expect("the plan knows the queue"),
