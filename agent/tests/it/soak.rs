@@ -132,6 +132,8 @@ async fn soak(queue: Queue, node: Option<BrokerNode>, size: Size, seed: u64) -> 
     let stats = field.workspace.stats().await;
     let runs = books.balance(&fates, &stats, &field.workspace.page("runs").await);
     drop(node);
+    let log = ground.log();
+    assert!(!log.contains("panicked"), "{log}");
     let Done {
         kills,
         freezes,

@@ -11,13 +11,14 @@ use lapin::types::{FieldTable, ShortString};
 use serde_json::json;
 use tokio::process::Child;
 use tokio::task::spawn_blocking;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 use url::Url;
+use uuid::Uuid;
 
 use super::books::{Books, Left, Shelf, channel};
 use super::plan::{Fault, Line, Plan};
 use crate::proxy::Proxy;
-use crate::stories::harness::{CONNECTION, Ground, Place, Workspace, signal, stop};
+use crate::stories::harness::{CONNECTION, Ground, PATIENCE, Place, Workspace, signal, stop};
 
 /// After so long without a sign of life the broker gives a worker's deliveries to others.
 const HEARTBEAT_SECONDS: &str = "2";
@@ -59,6 +60,8 @@ pub(super) struct Done {
 /// One worker's place.
 struct Post {
     worker: Child,
+    /// What it calls itself in the log.
+    name: String,
     /// It is frozen until this beat.
     frozen: Option<usize>,
 }
@@ -132,8 +135,14 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
     }
 
     fn post(&self) -> Post {
+        let name = format!("worker-{}", Uuid::now_v7().simple());
+        let worker = self.ground.worker_with(&[
+            ("SPARKFERRY__WORKER__NAME", &name),
+            ("SPARKFERRY__LOG__LEVEL", "info"),
+        ]);
         Post {
-            worker: self.ground.worker(),
+            worker,
+            name,
             frozen: None,
         }
     }
@@ -222,8 +231,8 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
         self.recover(usize::MAX).await;
         let mut looks = interval(Duration::from_secs(1));
         loop {
-            for mut post in self.posts.drain(..) {
-                stop(&mut post.worker).await;
+            for post in std::mem::take(&mut self.posts) {
+                self.dismiss(post).await;
             }
             books.look().await;
             let left = books.left().await;
@@ -238,12 +247,31 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
         }
     }
 
-    /// Replaces a worker as one is replaced in good order: the new one is there before the old one is
+    /// Replaces a worker as one is replaced in good order: the new one works before the old one is
     /// told to stop.
     pub(super) async fn replace(&mut self, place: usize) {
         let newer = self.post();
-        let mut older = std::mem::replace(&mut self.posts[place], newer);
-        stop(&mut older.worker).await;
+        self.until_at_work(&newer).await;
+        let older = std::mem::replace(&mut self.posts[place], newer);
+        self.dismiss(older).await;
+    }
+
+    /// Tells a worker to stop. Before it is at work it has no ear for that, and nothing to hand back.
+    async fn dismiss(&self, mut post: Post) {
+        self.until_at_work(&post).await;
+        stop(&mut post.worker).await;
+    }
+
+    async fn until_at_work(&self, post: &Post) {
+        let said = |line: &str| line.contains("\"working\"") && line.contains(&post.name);
+        let looking = async {
+            let mut looks = interval(Duration::from_millis(100));
+            while !self.ground.log().lines().any(said) {
+                looks.tick().await;
+            }
+        };
+        let came = timeout(PATIENCE, looking).await;
+        came.expect("waited in vain for a worker");
     }
 }
 

@@ -1,5 +1,8 @@
 //! Workers replaced one after another under load, again and again, as a deployment does it.
 
+use std::sync::Arc;
+
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::books::Left;
@@ -14,7 +17,7 @@ async fn replaced_again_and_again(queue: Queue) {
     let fates = fates(4, REQUESTS, 6_000);
     let mut field = Field::new(queue, WORKERS, 30).await;
     let mut books = field.books();
-    let ground = std::sync::Arc::clone(&field.ground);
+    let ground = Arc::clone(&field.ground);
     let progress = watch::Sender::new(0);
     let work = async { tokio::join!(submit(&ground, &fates), books.read(REQUESTS, &progress)) };
     let mut replaced = 0;
@@ -44,7 +47,7 @@ async fn replaced_again_and_again(queue: Queue) {
     // The balance says it, too: whatever was not to be cancelled ended otherwise.
     books.balance(&fates, &stats, &field.workspace.page("runs").await);
     let runs = field.workspace.page("runs").await;
-    let cancelled = |run: &serde_json::Value| run["cancelled"] == true;
+    let cancelled = |run: &Value| run["cancelled"] == true;
     assert!(
         !runs.as_array().expect("a list").iter().any(cancelled),
         "{runs}"
