@@ -52,7 +52,7 @@ const SHORT: Size = Size {
     workers: 3,
     active: 60,
     longest_run_ms: 2_000,
-    pace: Duration::from_millis(1_200),
+    pace: Duration::from_millis(1_500),
     broker_kills: 0,
 };
 
@@ -184,7 +184,7 @@ fn shared_broker() -> String {
 async fn on_quorum_queues_the_books_balance() {
     eprintln!(
         "{}",
-        soak(Queue::Quorum(shared_broker()), None, SHORT, 1).await
+        soak(Queue::Quorum(shared_broker()), None, SHORT, 4).await
     );
 }
 
