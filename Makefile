@@ -1,7 +1,7 @@
 # The words a person types. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench release image deb sbom
+.PHONY: help demo test soak lint bench release image deb sbom
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -19,6 +19,10 @@ test: ## all tests, over a real RabbitMQ; brings what is missing
 	else \
 		cargo test --locked --workspace --no-fail-fast; \
 	fi
+
+soak: ## the promise under fire, for long (SOAK_SEED, SOAK_SEEDS, SOAK_REQUESTS, SOAK_QUEUES, ...)
+	@agent/tests/prepare.sh soak
+	cargo test --locked --package sparkferry-agent --test it -- --ignored --exact --nocapture soak::as_long_as_it_is_told
 
 lint: ## format, clippy, documentation, licences and banned crates
 	@agent/tests/prepare.sh lint

@@ -5,6 +5,7 @@
 #   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Java 17, Chromium, Python with databricks-sdk,
 #                        Apache Spark and Sail, and what checks the AsyncAPI document and the manifests
 #   prepare.sh bench     that of build, RabbitMQ, and Sail
+#   prepare.sh soak      that of build, and RabbitMQ
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh package   cargo-deb and cargo-cyclonedx
 #   prepare.sh --where cargo-deny|cargo-deb|cargo-cyclonedx     prints where it is
@@ -258,6 +259,10 @@ case ${1:-} in
     build
     rabbitmq
     python_packages sail sail.txt
+    ;;
+  soak)
+    build
+    rabbitmq
     ;;
   lint)
     build

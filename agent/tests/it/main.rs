@@ -12,6 +12,7 @@ mod containers;
 mod page;
 mod proxy;
 mod secrets;
+mod soak;
 mod spark;
 mod stories;
 mod systemd;

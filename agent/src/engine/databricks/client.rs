@@ -16,6 +16,7 @@ use url::Url;
 
 use super::call::Call;
 use super::clock::Clock;
+use super::contact::Contact;
 use super::error::CallError;
 use super::wire::Me;
 use crate::config::DatabricksSettings;
@@ -54,7 +55,7 @@ pub(in crate::engine) struct Client {
     /// When our credentials were last seen to work as such, or not.
     admitted: Mutex<Option<(bool, Instant)>>,
     /// What went wrong with the last call, if the workspace is to blame or out of reach.
-    trouble: Mutex<Option<String>>,
+    contact: Mutex<Contact>,
 }
 
 /// The client can't be made.
@@ -112,7 +113,7 @@ impl Client {
             brake,
             clock: Clock::default(),
             admitted: Mutex::new(None),
-            trouble: Mutex::new(None),
+            contact: Mutex::default(),
         })
     }
 
@@ -128,11 +129,12 @@ impl Client {
             let credentials = self.credentials.trouble();
             credentials.or_else(|| self.http.trouble())
         };
-        self.lock_trouble().clone().or_else(ours)
+        let told = self.lock_contact().trouble().map(str::to_owned);
+        told.or_else(ours)
     }
 
-    fn lock_trouble(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_contact(&self) -> std::sync::MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection's name, for metrics.
@@ -285,7 +287,7 @@ impl Client {
     ) -> Result<Bytes, (CallError, Option<u16>)> {
         let sent_at = Instant::now();
         let result = self.send(call, sent, token).await;
-        *self.lock_trouble() = match &result {
+        let trouble = match &result {
             Ok((401, ..)) => Some(format!("{} does not accept our credentials", self.host)),
             Ok((status @ 500.., ..)) => Some(format!("{} answers {status}", self.place(call))),
             Err((_, Some(_))) => Some(format!("{} answers half", self.place(call))),
@@ -302,6 +304,7 @@ impl Client {
                 }
             )),
         };
+        self.lock_contact().note(&self.connection, trouble);
         let status = match &result {
             Ok((status, ..)) | Err((_, Some(status))) => Some(*status),
             Err((_, None)) => None,

@@ -17,6 +17,7 @@ mod call;
 mod client;
 mod clock;
 mod cluster;
+mod contact;
 mod cut;
 mod entries;
 mod error;

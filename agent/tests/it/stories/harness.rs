@@ -29,17 +29,24 @@ pub(crate) const CONNECTION: &str = "prod";
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
+/// The queue of [`Place::Sqlite`], in the story's folder.
+const DATABASE: &str = "queue.db";
 /// What a worker promises its service manager.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Ends a worker by SIGTERM, as it promises.
-pub(super) async fn stop(worker: &mut Child) {
-    let pid = worker.id().expect("it runs").to_string();
-    let signal = Command::new("kill").args(["-s", "TERM", &pid]).status();
-    assert!(signal.await.expect("kill is there").success());
+pub(crate) async fn stop(worker: &mut Child) {
+    signal(worker, "TERM").await;
     let ended = timeout(STOP_LIMIT, worker.wait()).await;
     let ended = ended.unwrap_or_else(|_| panic!("it runs on after {STOP_LIMIT:?}"));
     assert_eq!(ended.expect("our own child").code(), Some(0));
+}
+
+/// Sends a signal by its name, such as `STOP`.
+pub(crate) async fn signal(worker: &Child, name: &str) {
+    let pid = worker.id().expect("it runs").to_string();
+    let signal = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(signal.await.expect("kill is there").success());
 }
 
 /// A sandbox that serves until it is dropped.
@@ -67,8 +74,15 @@ impl Workspace {
         }
     }
 
-    pub(super) async fn rules(&self, rules: Value) {
+    pub(crate) async fn rules(&self, rules: Value) {
         self.post("sandbox/rules", &rules).await;
+    }
+
+    /// Forgets all rules: from now on every call is served.
+    pub(crate) async fn calm(&self) {
+        let call = self.http.delete(format!("{}/sandbox/rules", self.host));
+        let calmed = call.send().await.expect("the sandbox answers");
+        assert!(calmed.status().is_success(), "{calmed:?}");
     }
 
     /// A call that is no worker's.
@@ -80,14 +94,19 @@ impl Workspace {
     }
 
     pub(crate) async fn stats(&self) -> Value {
-        let url = format!("{}/sandbox/stats", self.host);
+        self.page("stats").await
+    }
+
+    /// A page of the sandbox's own: `stats`, `runs` or `rules`.
+    pub(crate) async fn page(&self, name: &str) -> Value {
+        let url = format!("{}/sandbox/{name}", self.host);
         let reply = self.http.get(url).send().await;
         let reply = reply.expect("the sandbox answers");
         reply.json().await.expect("JSON")
     }
 
     /// Looks at the books until they say so.
-    pub(super) async fn until(&self, what: &str, say: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, what: &str, say: impl Fn(&Value) -> bool) -> Value {
         let mut looks = interval(Duration::from_millis(100));
         let looking = async {
             loop {
@@ -105,7 +124,7 @@ impl Workspace {
 
 impl Workspace {
     /// Serves no longer.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.serving.abort();
     }
 }
@@ -150,7 +169,7 @@ impl Ground {
         let url = match &place {
             Place::Amqp(url) => url.clone(),
             Place::Proxied { worker, .. } => worker.clone(),
-            Place::Sqlite => format!("sqlite:{}", folder.path().join("queue.db").display()),
+            Place::Sqlite => format!("sqlite:{}", folder.path().join(DATABASE).display()),
         };
         let text = format!(
             r#"
@@ -184,8 +203,13 @@ level = "warn"
         fs::write(&self.configuration, text.replace(part, instead)).expect("our own file");
     }
 
+    /// The file of [`Place::Sqlite`].
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join(DATABASE)
+    }
+
     /// What the workers have logged.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("workers.log")).unwrap_or_default()
     }
 
@@ -249,10 +273,9 @@ level = "warn"
                 let connected = AmqpProducer::connect(&url, &self.topology, true).await;
                 Box::new(connected.expect("the broker is there"))
             }
-            Place::Sqlite => {
-                let path = self.folder.path().join("queue.db");
-                Box::new(SqliteProducer::open(&path, &self.topology).expect("our own folder"))
-            }
+            Place::Sqlite => Box::new(
+                SqliteProducer::open(&self.database(), &self.topology).expect("our own folder"),
+            ),
         }
     }
 }
@@ -369,17 +392,17 @@ async fn delete(url: &str, topology: &Topology) {
 }
 
 /// One request: a one-time run of one task.
-pub(super) struct Work {
-    pub(super) id: Id,
-    pub(super) duration_ms: usize,
+pub(crate) struct Work {
+    pub(crate) id: Id,
+    pub(crate) duration_ms: usize,
     /// What becomes of its first attempt, its second, and so on.
-    pub(super) outcomes: &'static str,
+    pub(crate) outcomes: &'static str,
     /// Its label `team`.
     pub(super) label: Option<&'static str>,
 }
 
 impl Work {
-    pub(super) fn new(number: usize, duration_ms: usize, outcomes: &'static str) -> Self {
+    pub(crate) fn new(number: usize, duration_ms: usize, outcomes: &'static str) -> Self {
         Self {
             id: format!("work-{number}").parse().expect("an id"),
             duration_ms,
@@ -388,7 +411,7 @@ impl Work {
         }
     }
 
-    pub(super) fn body(&self) -> Vec<u8> {
+    pub(crate) fn body(&self) -> Vec<u8> {
         let parameters = json!({
             "sandbox.duration_ms": self.duration_ms.to_string(),
             "sandbox.outcomes": self.outcomes,
@@ -467,7 +490,7 @@ pub(crate) fn count(stats: &Value, pointer: &str) -> u64 {
 }
 
 /// Exactly one run for each attempt that was reported, and no other.
-pub(super) fn one_run_for_each_attempt(heard: &Heard, stats: &Value) {
+pub(crate) fn one_run_for_each_attempt(heard: &Heard, stats: &Value) {
     let reported: BTreeMap<String, u64> = heard
         .results
         .values()

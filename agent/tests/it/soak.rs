@@ -1,0 +1,250 @@
+//! The promise under fire: producers, worker processes, a queue and the sandbox, with everything
+//! done to them that a seeded plan says, and the books looked at afterwards.
+//!
+//! `make test` has a short form of each; `make soak` the long one, whose sizes are variables:
+//! `SOAK_QUEUES` (`quorum`, `classic`, `sqlite`, separated by commas), `SOAK_SEED` (the first),
+//! `SOAK_SEEDS` (how many in a row), `SOAK_REQUESTS`, `SOAK_WORKERS`, `SOAK_BROKER_KILLS`. The plan
+//! is printed as it goes; what the faults meet depends on the moment, too, so that the same seed is
+//! the same fire and not the same history.
+
+mod books;
+mod field;
+mod plan;
+mod rolling;
+mod says;
+
+use std::env;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sparkferry_shared::Id;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use self::books::Left;
+use self::field::{Done, Field, Queue};
+use self::plan::{Fate, Plan, fates, faulty_calls};
+use crate::broker::BrokerNode;
+use crate::stories::harness::{CONNECTION, Ground, PATIENCE, Place};
+
+/// Who submits, at once.
+const PRODUCERS: usize = 3;
+
+/// How large a soak is.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    requests: usize,
+    workers: usize,
+    /// Runs that each worker may have under way.
+    active: usize,
+    longest_run_ms: usize,
+    /// From one kill to the next.
+    pace: Duration,
+    /// How often RabbitMQ is killed; then it is a node of our own.
+    broker_kills: usize,
+}
+
+const SHORT: Size = Size {
+    requests: 300,
+    workers: 3,
+    active: 60,
+    longest_run_ms: 2_000,
+    pace: Duration::from_millis(1_500),
+    broker_kills: 0,
+};
+
+/// Submits everything, each producer its share.
+async fn submit(ground: &Ground, fates: &[Fate]) {
+    let share = fates.len().div_ceil(PRODUCERS);
+    let submitting = fates.chunks(share).map(|share| async move {
+        let producer = ground.producer().await;
+        for fate in share {
+            let id: &Id = &fate.work.id;
+            let sent = producer.submit(CONNECTION, id, fate.work.body().into());
+            let sent = timeout(PATIENCE, sent).await;
+            let sent = sent.unwrap_or_else(|_| panic!("{id} can't be submitted"));
+            sent.expect("the queue takes it");
+        }
+        producer.close().await;
+    });
+    futures_util::future::join_all(submitting).await;
+}
+
+/// Kills the broker so many times, spread over the results that come.
+async fn kill_again_and_again(
+    mut node: Option<BrokerNode>,
+    kills: usize,
+    requests: usize,
+    mut progress: watch::Receiver<usize>,
+) -> Option<BrokerNode> {
+    for kill in 1..=kills {
+        let due = requests * kill / (kills + 1);
+        let reached = progress.wait_for(|results| *results >= due).await;
+        reached.expect("somebody reads the results");
+        eprintln!("RabbitMQ is killed after {due} results");
+        let again = spawn_blocking(move || {
+            let mut node = node.expect("a node of our own");
+            node.kill();
+            node.start_again();
+            node
+        });
+        node = Some(again.await.expect("it starts again"));
+    }
+    node
+}
+
+/// One soak from end to end, and its line of the table.
+async fn soak(queue: Queue, node: Option<BrokerNode>, size: Size, seed: u64) -> String {
+    eprintln!("SOAK_SEED={seed} {size:?} {queue:?}");
+    let began = Instant::now();
+    let name = queue.name();
+    let plan = Plan::new(seed, size.workers, !matches!(queue, Queue::Sqlite));
+    let fates = fates(seed, size.requests, size.longest_run_ms);
+    let mut field = Field::new(queue, size.workers, size.active).await;
+    field.workspace.rules(faulty_calls(seed)).await;
+    let mut books = field.books();
+    let progress = watch::Sender::new(0);
+    let ground = Arc::clone(&field.ground);
+    let work = async {
+        let killing = progress.subscribe();
+        tokio::join!(
+            submit(&ground, &fates),
+            books.read(size.requests, &progress),
+            kill_again_and_again(node, size.broker_kills, size.requests, killing),
+        )
+    };
+    let node = tokio::select! {
+        ((), (), node) = work => node,
+        () = field.suffer(plan, size.pace) => unreachable!("it goes on until all results are there"),
+    };
+    let fought = began.elapsed();
+
+    let rules = field.workspace.page("rules").await;
+    field.workspace.calm().await;
+    let nothing = Left {
+        requests: 0,
+        dead: 0,
+    };
+    assert_eq!(field.settle(&mut books).await, nothing);
+    let stats = field.workspace.stats().await;
+    let runs = books.balance(&fates, &stats, &field.workspace.page("runs").await);
+    drop(node);
+    let log = ground.log();
+    assert!(!log.contains("panicked"), "{log}");
+    let Done {
+        kills,
+        freezes,
+        others,
+    } = field.done;
+    assert!(kills >= size.workers, "only {kills} were killed");
+    let sum = |value: &Value, number: &str| -> u64 {
+        let all: Vec<&Value> = match value {
+            Value::Array(list) => list.iter().collect(),
+            other => other
+                .as_object()
+                .into_iter()
+                .flat_map(|map| map.values())
+                .collect(),
+        };
+        all.into_iter().filter_map(|one| one[number].as_u64()).sum()
+    };
+    let (faulty, calls) = (sum(&rules, "used"), sum(&stats["calls"], "total"));
+    let Size {
+        requests,
+        workers,
+        broker_kills,
+        ..
+    } = size;
+    let twice = books.twice;
+    let seconds = fought.as_secs();
+    let version = env!("CARGO_PKG_VERSION");
+    // Lost, doubled or falsely green ones are none, or the books had not balanced.
+    format!(
+        "| {seed} | {version} | {name} | {requests} | {workers} | {kills} | {freezes} | {broker_kills} | {others} | \
+         {faulty} of {calls} | {requests} | {twice} | {runs} | 0 | 0 | 0 | {seconds} |"
+    )
+}
+
+const HEAD: &str = "\
+| seed | version | queue | requests | workers | killed | frozen | broker killed | other blows | faulty calls \
+| results | came twice | runs | lost | run twice | false green | seconds |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
+
+fn shared_broker() -> String {
+    match Place::shared_broker() {
+        Place::Amqp(url) => url,
+        _ => unreachable!("it is a broker"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_quorum_queues_the_books_balance() {
+    eprintln!(
+        "{}",
+        soak(Queue::Quorum(shared_broker()), None, SHORT, 4).await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_classic_queues_the_books_balance() {
+    eprintln!(
+        "{}",
+        soak(Queue::Classic(shared_broker()), None, SHORT, 2).await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite_the_books_balance() {
+    eprintln!("{}", soak(Queue::Sqlite, None, SHORT, 3).await);
+}
+
+/// A variable, or else what stands here.
+fn variable<T: FromStr>(name: &str, default: T) -> T {
+    match env::var(name) {
+        Err(_) => default,
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}: {text:?} is no number")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: `make soak`"]
+async fn as_long_as_it_is_told() {
+    let first: u64 = variable("SOAK_SEED", 1);
+    let seeds: u64 = variable("SOAK_SEEDS", 1);
+    let queues = env::var("SOAK_QUEUES").unwrap_or_else(|_| "quorum,classic,sqlite".to_owned());
+    let size = Size {
+        requests: variable("SOAK_REQUESTS", 10_000),
+        workers: variable("SOAK_WORKERS", 3),
+        active: 200,
+        longest_run_ms: 15_000,
+        pace: Duration::from_secs(2),
+        broker_kills: variable("SOAK_BROKER_KILLS", 5),
+    };
+    println!("{HEAD}");
+    for seed in first..first + seeds {
+        for queue in queues.split(',') {
+            let line = if queue == "sqlite" {
+                let size = Size {
+                    broker_kills: 0,
+                    ..size
+                };
+                soak(Queue::Sqlite, None, size, seed).await
+            } else {
+                let node = spawn_blocking(|| BrokerNode::start("")).await;
+                let node = node.expect("it starts");
+                let place = match queue {
+                    "quorum" => Queue::Quorum(node.url()),
+                    "classic" => Queue::Classic(node.url()),
+                    other => panic!("SOAK_QUEUES: {other:?} is none of quorum, classic, sqlite"),
+                };
+                soak(place, Some(node), size, seed).await
+            };
+            println!("{line}");
+        }
+    }
+}
