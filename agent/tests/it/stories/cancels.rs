@@ -57,7 +57,11 @@ async fn cancelled_at_every_moment(place: Place) {
     later.listen(&mut news, 2).await;
     assert_eq!(outcome(&later, &unseen), Outcome::Canceled);
     assert!(later.results[&unseen].attempts.is_empty());
-    assert_eq!(outcome(&later, done), Outcome::Success, "it was done before");
+    assert_eq!(
+        outcome(&later, done),
+        Outcome::Success,
+        "it was done before"
+    );
     producer.close().await;
 
     // Of the one that was left, the run is found and cancelled too.
