@@ -21,7 +21,7 @@ impl Engine for Full {
     }
 
     async fn permit(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn check(&self) -> Result<String, Fault> {

@@ -25,7 +25,8 @@ use crate::queue::{
 pub(super) struct Message {
     pub(super) connection: String,
     pub(super) body: Bytes,
-    pub(super) message_id: Option<String>,
+    /// The property `message_id`.
+    pub(super) name: Option<String>,
     pub(super) reply_to: Option<String>,
     pub(super) sent_at: Option<Timestamp>,
     pub(super) seen_before: bool,
@@ -68,7 +69,9 @@ impl Books {
 
     fn take_all_back(&mut self) {
         let lent: Vec<u64> = self.lent.keys().copied().collect();
-        lent.into_iter().for_each(|number| self.take_back(number));
+        for number in lent {
+            self.take_back(number);
+        }
     }
 }
 
@@ -188,7 +191,7 @@ impl MemoryQueue {
             let lost = CancellationToken::new();
             room.send(Delivery {
                 body: message.body.clone(),
-                message_id: message.message_id.clone(),
+                message_id: message.name.clone(),
                 correlation_id: None,
                 reply_to: message.reply_to.clone(),
                 trace: TraceContext::default(),
