@@ -1,7 +1,7 @@
 # The words a person types. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint bench release image deb sbom
+.PHONY: help demo test soak fuzz lint bench release image deb sbom
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -31,6 +31,12 @@ lint: ## format, clippy, documentation, licences and banned crates
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@deny=$$(agent/tests/prepare.sh --where cargo-deny) && echo "cargo deny check licenses bans sources" \
 		&& "$$deny" check licenses bans sources
+
+fuzz: export FUZZ_MESSAGES ?= 1000000
+fuzz: export FUZZ_SEED ?= $(shell date +%s)
+fuzz: ## a million messages that nobody should send (FUZZ_MESSAGES=, FUZZ_SEED=; some minutes)
+	@agent/tests/prepare.sh build
+	cargo test --locked --package sparkferry-agent --lib -- --nocapture whatever_stands_in_a_message
 
 bench: ## the promises of speed and size, as ratios measured in one run (some minutes)
 	@agent/tests/prepare.sh bench

@@ -88,7 +88,8 @@ impl Flow<'_> {
             return std::future::pending().await;
         };
         if perhaps_begun {
-            self.sleep_until(deadline.max(since) + TRUTH_GRACE).await;
+            let end = deadline.max(since).checked_add(TRUTH_GRACE);
+            self.sleep_until(end.unwrap_or(Timestamp::MAX)).await;
             Stop::Unclear(deadline)
         } else {
             self.sleep_until(deadline).await;

@@ -22,6 +22,7 @@ mod tests;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sparkferry_shared::event::EventDetails;
@@ -110,8 +111,8 @@ impl Flow<'_> {
                     };
                     past.attempt(number, &self.names, facts, Some(error.clone()));
                     match Box::pin(self.another(&policy, number, &error, None)).await {
-                        Next::Attempt { due } => {
-                            seen = self.may_have_begun(due);
+                        Next::Attempt { perhaps_begun } => {
+                            seen = perhaps_begun;
                             number += 1;
                             continue;
                         }
@@ -126,7 +127,8 @@ impl Flow<'_> {
                 self.request.work.forget();
             }
             self.tell_begun(number, adopted, &*run);
-            if !self.request.wait {
+            // What was cancelled meanwhile is followed to the ending that this brings.
+            if !self.request.wait && self.host.cancelled().now_or_never().is_none() {
                 past.attempt(number, &self.names, run.facts(), None);
                 return past.with_run(Outcome::Submitted, None, None, run);
             }
@@ -144,8 +146,8 @@ impl Flow<'_> {
             {
                 let ended_at = run.facts().ended_at;
                 match Box::pin(self.another(&policy, number, failure, ended_at)).await {
-                    Next::Attempt { due } => {
-                        seen = self.may_have_begun(due);
+                    Next::Attempt { perhaps_begun } => {
+                        seen = perhaps_begun;
                         number += 1;
                         continue;
                     }
@@ -158,9 +160,11 @@ impl Flow<'_> {
         }
     }
 
-    /// Whether an attempt that is due at this moment may have been started by an earlier worker.
-    fn may_have_begun(&self, due: Timestamp) -> bool {
-        self.seen_before && due <= self.received_at + CLOCK_TOLERANCE
+    /// Whether the attempt after this failure, due at this moment, may have been started by an
+    /// earlier worker. The end of a lost run is not known, so neither is when the next one was due.
+    fn may_have_begun(&self, failure: ErrorClass, due: Timestamp) -> bool {
+        let in_the_past = due <= self.received_at + CLOCK_TOLERANCE;
+        self.seen_before && (in_the_past || failure == ErrorClass::Lost)
     }
 
     /// What to do about a name that the engine doesn't know.
@@ -185,7 +189,8 @@ impl Flow<'_> {
             return Next::No;
         };
         let now = self.host.now();
-        let due = ended_at.unwrap_or(now) + wait;
+        let due = ended_at.unwrap_or(now).checked_add(wait);
+        let due = due.unwrap_or(Timestamp::MAX);
         if let Some(deadline) = self.request.deadline
             && due >= deadline
         {
@@ -198,13 +203,18 @@ impl Flow<'_> {
             ..EventDetails::default()
         };
         self.host.tell(EventType::Retrying, Some(number), details);
+        let perhaps_begun = self.may_have_begun(error.class, due);
         tokio::select! {
             biased;
             reason = self.host.cancelled() => {
+                // What may be running is found first, at once, and stopped then.
+                if perhaps_begun {
+                    return Next::Attempt { perhaps_begun };
+                }
                 self.tell_cancel(Some(number));
                 Next::Stop(Stop::Canceled(reason))
             }
-            () = tokio::time::sleep(delay) => Next::Attempt { due },
+            () = tokio::time::sleep(delay) => Next::Attempt { perhaps_begun },
         }
     }
 
@@ -257,7 +267,10 @@ impl Flow<'_> {
 }
 
 enum Next {
-    Attempt { due: Timestamp },
+    /// An earlier worker may have begun it.
+    Attempt {
+        perhaps_begun: bool,
+    },
     Stop(Stop),
     No,
 }

@@ -251,6 +251,35 @@ mod tests {
         assert_eq!(source.asked.load(Ordering::Relaxed), 2);
     }
 
+    /// As a run of three days has it: somebody asks every few seconds, the source fails for ten
+    /// minutes now and then, and a value lasts an hour.
+    #[tokio::test(start_paused = true)]
+    async fn over_three_days_nobody_is_without_a_value_that_serves() {
+        let (renewed, asked) = (Renewed::new(Duration::from_secs(10)), AtomicU32::new(0));
+        let began = Instant::now();
+        let days = Duration::from_hours(72);
+        while began.elapsed() < days {
+            let minute = began.elapsed().as_secs() / 60;
+            let renew = async || {
+                asked.fetch_add(1, Ordering::Relaxed);
+                if minute % 360 >= 350 {
+                    return Err("down".to_owned());
+                }
+                Ok(Lasting {
+                    value: Instant::now(),
+                    fresh_for: Duration::from_mins(45),
+                    serves_for: Some(Duration::from_hours(1)),
+                })
+            };
+            let value = renewed.get(renew).await.expect("an outage is shorter");
+            assert!(value.elapsed() < Duration::from_hours(1));
+            advance(Duration::from_secs(7)).await;
+        }
+        // 96 renewals, and those that failed.
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((90..1200).contains(&asked), "{asked}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_failure_leaves_the_old_one_until_it_expires_and_is_told() {
         let (source, renewed) = (Source::default(), renewed());

@@ -1,155 +1,33 @@
 //! Stories of a worker on a paused clock, with a queue in memory and the fake engine.
 
+mod abuse;
+mod cancels;
+mod long;
+mod memory;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use jiff::Timestamp;
-use serde_json::json;
-use sparkferry_shared::decode::Unreadable;
-use sparkferry_shared::{Cancel, Event, Outcome, Topology};
-use tokio::sync::{mpsc, watch};
+use sparkferry_shared::{Cancel, Outcome, Topology};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Parts, Served, Worker};
+use crate::config::PolicySettings;
 use crate::engine::fake::{FakeEngine, World};
-use crate::queue::{
-    Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, SentCancel, TraceContext,
-};
+use crate::queue::Outgoing;
+use memory::MemoryQueue;
 
 const CONNECTION: &str = "prod";
-
-/// A queue in memory. What is handed back is delivered again at once, as a broker would.
-struct MemoryQueue {
-    to_worker: mpsc::Sender<Delivery>,
-    from_here: Mutex<Option<mpsc::Receiver<Delivery>>>,
-    lent: Mutex<BTreeMap<u64, Bytes>>,
-    numbers: AtomicU64,
-    results: mpsc::UnboundedSender<Outgoing>,
-    /// So many calls of `finish` panic, before or after they have published.
-    panics_before: AtomicUsize,
-    panics_after: AtomicUsize,
-    handed_back: Mutex<Vec<Instant>>,
-    cancel: mpsc::Sender<SentCancel>,
-    cancels: Mutex<Option<mpsc::Receiver<SentCancel>>>,
-    health: watch::Sender<Health>,
-}
-
-impl MemoryQueue {
-    fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
-        let (to_worker, from_here) = mpsc::channel(100);
-        let (results, told) = mpsc::unbounded_channel();
-        let (cancel, cancels) = mpsc::channel(1);
-        let queue = Self {
-            to_worker,
-            from_here: Mutex::new(Some(from_here)),
-            lent: Mutex::default(),
-            numbers: AtomicU64::new(1),
-            results,
-            panics_before: AtomicUsize::new(0),
-            panics_after: AtomicUsize::new(0),
-            handed_back: Mutex::default(),
-            cancel,
-            cancels: Mutex::new(Some(cancels)),
-            health: watch::Sender::default(),
-        };
-        (Arc::new(queue), told)
-    }
-
-    fn deliver(&self, body: Bytes, seen_before: bool, sent_at: Option<Timestamp>) {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        self.lent.lock().unwrap().insert(number, body.clone());
-        let delivery = Delivery {
-            body,
-            message_id: None,
-            correlation_id: None,
-            reply_to: None,
-            trace: TraceContext::default(),
-            seen_before,
-            sent_at,
-            received_at: Timestamp::now(),
-            lease: Lease {
-                slot: 1,
-                number,
-                lost: CancellationToken::new(),
-            },
-        };
-        // Nobody takes it any more after the worker's end.
-        let _ = self.to_worker.try_send(delivery);
-    }
-
-    fn submit(&self, id: &str) {
-        self.submit_at(id, None);
-    }
-
-    fn submit_at(&self, id: &str, sent_at: Option<Timestamp>) {
-        let body = json!({ "id": id, "run_now": { "job_id": 1, "fake": {} } });
-        self.deliver(body.to_string().into(), false, sent_at);
-    }
-
-    fn unsettled(&self) -> usize {
-        self.lent.lock().unwrap().len()
-    }
-}
-
-/// True, and one less, while there are some.
-fn take_one(left: &AtomicUsize) -> bool {
-    let less = |left: usize| left.checked_sub(1);
-    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
-        .is_ok()
-}
-
-#[async_trait]
-impl Queue for MemoryQueue {
-    async fn consume(&self, _: &str, _: u32) -> mpsc::Receiver<Delivery> {
-        self.from_here.lock().unwrap().take().expect("once")
-    }
-
-    async fn cancels(&self) -> mpsc::Receiver<SentCancel> {
-        self.cancels.lock().unwrap().take().expect("once")
-    }
-
-    async fn finish(&self, answers: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
-        assert!(!take_one(&self.panics_before), "a bug before publishing");
-        self.results.send(result.clone()).unwrap();
-        assert!(!take_one(&self.panics_after), "a bug after publishing");
-        for answer in answers {
-            self.lent.lock().unwrap().remove(&answer.lease.number);
-        }
-        Ok(())
-    }
-
-    async fn hand_back(&self, lease: &Lease) {
-        let body = self.lent.lock().unwrap().remove(&lease.number);
-        self.handed_back.lock().unwrap().push(Instant::now());
-        self.deliver(body.expect("it was lent"), true, None);
-    }
-
-    async fn bury(&self, _: &Delivery, _: &Unreadable) -> Result<(), LeaseLost> {
-        unreachable!("every request here can be read")
-    }
-
-    async fn reply(&self, _: &str, _: Option<&str>, _: Bytes) {}
-
-    fn tell(&self, _: Event) {}
-
-    fn hold_limit(&self) -> Option<Duration> {
-        None
-    }
-
-    fn health(&self) -> watch::Receiver<Health> {
-        self.health.subscribe()
-    }
-
-    async fn stop_consuming(&self) {}
-
-    async fn close(&self) {}
-}
+/// Another one of the same worker, in the same world.
+const OTHER: &str = "lake";
+/// One more, with a policy that allows next to nothing.
+const STRICT: &str = "strict";
 
 struct Story {
     queue: Arc<MemoryQueue>,
@@ -162,22 +40,13 @@ struct Story {
 
 impl Story {
     fn begin() -> Self {
-        let (queue, results) = MemoryQueue::new();
+        Self::begin_with(None)
+    }
+
+    fn begin_with(hold_limit: Option<Duration>) -> Self {
+        let (queue, results) = MemoryQueue::new(hold_limit);
         let world = World::default();
-        let engine = Arc::new(FakeEngine::new(world.clone()));
-        let worker = Arc::new(Worker::new(Parts {
-            topology: Topology::new("stories"),
-            worker: "tester".to_owned(),
-            max_message_bytes: 1 << 20,
-            max_output_bytes: 1024,
-            queue: queue.clone(),
-            engines: BTreeMap::from([(CONNECTION.to_owned(), Served::new(100, engine))]),
-        }));
-        let stop = CancellationToken::new();
-        let working = tokio::spawn({
-            let (worker, stop) = (worker.clone(), stop.clone());
-            async move { worker.run(&stop).await.expect("no room panics") }
-        });
+        let (worker, stop, working) = start(&queue, &world);
         Self {
             queue,
             world,
@@ -186,6 +55,17 @@ impl Story {
             stop,
             working,
         }
+    }
+
+    /// The worker ends.
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        (&mut self.working).await.expect("it ends well");
+    }
+
+    /// Another worker begins, after the end of the first.
+    fn go_on(&mut self) {
+        (self.worker, self.stop, self.working) = start(&self.queue, &self.world);
     }
 
     async fn result(&mut self) -> Outgoing {
@@ -202,6 +82,40 @@ impl Story {
             "a driver is left in its lane"
         );
     }
+}
+
+fn start(
+    queue: &Arc<MemoryQueue>,
+    world: &World,
+) -> (Arc<Worker>, CancellationToken, JoinHandle<()>) {
+    let served = || Served::new(100, Arc::new(FakeEngine::new(world.clone())));
+    let strict = Served {
+        policy: Some(PolicySettings {
+            jobs: Some(crate::config::Jobs::default()),
+            spot_only: true,
+            max_timeout_seconds: Some(60),
+            ..PolicySettings::default()
+        }),
+        ..served()
+    };
+    let worker = Arc::new(Worker::new(Parts {
+        topology: Topology::new("stories"),
+        worker: "tester".to_owned(),
+        max_message_bytes: 1 << 20,
+        max_output_bytes: 1024,
+        queue: queue.clone(),
+        engines: BTreeMap::from([
+            (CONNECTION.to_owned(), served()),
+            (OTHER.to_owned(), served()),
+            (STRICT.to_owned(), strict),
+        ]),
+    }));
+    let stop = CancellationToken::new();
+    let working = tokio::spawn({
+        let (worker, stop) = (worker.clone(), stop.clone());
+        async move { worker.run(&stop).await.expect("no room panics") }
+    });
+    (worker, stop, working)
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,17 +175,8 @@ async fn what_is_sent_again_after_its_cancel_has_the_ending_it_had() {
             connection: None,
             reason: None,
         };
-        let sent_at = second(200);
-        let heard = story
-            .queue
-            .cancel
-            .send(SentCancel { cancel, sent_at })
-            .await;
-        heard.expect("the worker listens");
+        story.queue.cancel(cancel, second(200)).await;
     }
-    // Room for another one: the worker has taken the last of them.
-    let room = story.queue.cancel.reserve().await;
-    drop(room.expect("the worker listens"));
 
     story.queue.submit_at("done", second(300));
     assert_eq!(story.result().await.outcome, Outcome::Success);

@@ -3,7 +3,7 @@
 use serde_json::json;
 use sparkferry_shared::{ErrorClass, EventType, Outcome, RunError};
 
-use super::{Story, passing};
+use super::{Story, TestHost, passing};
 use crate::engine::Fault;
 use crate::engine::fake::{Call, Trouble};
 
@@ -99,4 +99,18 @@ async fn without_waiting_the_result_comes_once_the_run_is_accepted() {
     let ending = story.ending().await;
     assert_eq!(ending.outcome, Outcome::Submitted);
     assert_eq!(ending.attempts[0].run_id, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_beyond_the_end_of_time_is_waited_for_and_crashes_nothing() {
+    let story = Story::new(&json!({
+        "min_retry_interval_millis": u64::MAX, "fake": { "endings": ["infrastructure"] },
+    }));
+    let host = TestHost::new(&story.world);
+    let (ending, ()) = tokio::join!(story.worker(&host, false), async {
+        host.until_told(EventType::Retrying).await;
+        host.cancel();
+    });
+    assert_eq!(ending.outcome, Outcome::Canceled);
+    assert_eq!(story.world.runs_started(), 1);
 }

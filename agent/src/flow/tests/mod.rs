@@ -1,6 +1,7 @@
 //! Stories of one request, on a paused clock with the fake engine.
 
 mod attempts;
+mod cancels;
 mod found;
 mod stops;
 
@@ -15,8 +16,8 @@ use sparkferry_shared::{ErrorClass, EventType, Names, Request, decode};
 use tokio::sync::Notify;
 
 use super::{Ending, Flow, Host};
-use crate::engine::Fault;
 use crate::engine::fake::{FakeEngine, Trouble, World};
+use crate::engine::{Engine, Fault};
 
 struct TestHost {
     world: World,
@@ -108,8 +109,12 @@ impl Story {
 
     async fn worker(&self, host: &TestHost, seen_before: bool) -> Ending {
         let engine = FakeEngine::new(self.world.clone());
+        self.worker_on(&engine, host, seen_before).await
+    }
+
+    async fn worker_on(&self, engine: &dyn Engine, host: &TestHost, seen_before: bool) -> Ending {
         let flow = Flow {
-            engine: &engine,
+            engine,
             host,
             request: Box::new(self.request.clone()),
             names: self.names,

@@ -6,7 +6,7 @@ use serde_json::json;
 use sparkferry_shared::{ErrorClass, EventType, Outcome};
 
 use super::{Story, TestHost, passing};
-use crate::engine::fake::Call;
+use crate::engine::fake::{Call, Trouble};
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_run_is_cancelled_on_the_engine() {
@@ -179,4 +179,13 @@ async fn a_deadline_stops_a_run_and_further_attempts() {
     let ending = story.ending().await;
     assert_eq!(ending.outcome, Outcome::TimedOut);
     assert!(ending.error.unwrap().message.contains("the plan says"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_at_the_end_of_time_crash_nothing() {
+    let mut story = Story::new(&json!({ "timeout_seconds": u64::MAX }));
+    story.request.deadline = Some(jiff::Timestamp::MAX);
+    let lost = Trouble::ReplyLost;
+    story.world.expect_trouble(Call::AttachOrStart, lost);
+    assert_eq!(story.ending().await.outcome, Outcome::Success);
 }
