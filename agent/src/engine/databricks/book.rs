@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::entries::{Entries, Entry, Sweep};
 use super::known::Known;
-use super::told::{Hearer, Teller};
 
 /// Runs on a page of runs/list.
 const RUNS_A_PAGE: usize = 25;
@@ -41,8 +40,8 @@ pub(super) struct Following {
     book: Arc<Book>,
     run_id: i64,
     number: u64,
-    /// What is seen of the run.
-    pub(super) seen: Hearer,
+    /// What is seen of the run. The sender goes once nothing more can come.
+    pub(super) seen: watch::Receiver<Seen>,
 }
 
 /// What the watch does next.
@@ -109,14 +108,14 @@ impl Book {
         let known = known.map(Arc::new);
         if let Some(known) = known.as_ref().filter(|known| known.over(round)) {
             // Nothing more can come: nobody needs to look.
-            let seen = Teller::new(Seen::Run(Arc::clone(known))).hearer();
+            let (_, seen) = watch::channel(Seen::Run(Arc::clone(known)));
             return self.following(run_id, 0, seen);
         }
         let mut entries = self.lock();
         entries.followings += 1;
         let number = entries.followings;
         let entry = entries.runs.entry(run_id).or_insert_with(|| Entry {
-            teller: Teller::new(Seen::Nothing),
+            teller: watch::Sender::new(Seen::Nothing),
             followers: 0,
             number,
             round: None,
@@ -133,14 +132,19 @@ impl Book {
         if let Some(known) = known {
             entry.tell(known);
         }
-        let (number, seen) = (entry.number, entry.teller.hearer());
+        let (number, seen) = (entry.number, entry.teller.subscribe());
         let age = now_ms.saturating_sub(entry.began_ms);
         self.schedule(&mut entries, run_id, self.interval(age, 0));
         drop(entries);
         self.following(run_id, number, seen)
     }
 
-    fn following(self: &Arc<Self>, run_id: i64, number: u64, seen: Hearer) -> Following {
+    fn following(
+        self: &Arc<Self>,
+        run_id: i64,
+        number: u64,
+        seen: watch::Receiver<Seen>,
+    ) -> Following {
         Following {
             book: Arc::clone(self),
             run_id,
@@ -321,7 +325,7 @@ impl Book {
         };
         match miss {
             Miss::Gone(text) if entry.gone > 0 => {
-                entry.teller.tell_if(Seen::Gone(text.into()), |_| true);
+                entry.teller.send_replace(Seen::Gone(text.into()));
                 entries.remove(run_id);
             }
             Miss::Gone(_) => {

@@ -1,6 +1,5 @@
 //! When to look, and how.
 
-use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tokio::time::advance;
 
@@ -133,7 +132,9 @@ async fn a_repaired_run_is_asked_for_with_its_history_until_its_round_is_over() 
     );
     book.saw(7, repaired, 1000);
     assert_eq!(book.plan(OPEN), Plan::Wait(None));
-    assert!(matches!(following.seen.hear(), Seen::Run(known) if known.repairs() == 1));
+    assert!(
+        matches!(&*following.seen.borrow_and_update(), Seen::Run(known) if known.repairs() == 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,13 +142,13 @@ async fn a_run_is_gone_when_two_looks_say_so() {
     let book = Book::new((MIN, MAX));
     let following = book.follow(7, None, None, 0);
     book.missed(7, Miss::Gone("Run 7 does not exist."));
-    assert!(matches!(following.seen.seen(), Seen::Nothing));
+    assert!(matches!(&*following.seen.borrow(), Seen::Nothing));
     book.saw(7, running(7, 1000), 1000);
     book.missed(7, Miss::Gone("Run 7 does not exist."));
-    assert!(matches!(following.seen.seen(), Seen::Run(_)));
+    assert!(matches!(&*following.seen.borrow(), Seen::Run(_)));
     book.missed(7, Miss::Fault);
     book.missed(7, Miss::Gone("Run 7 does not exist."));
-    assert!(matches!(following.seen.seen(), Seen::Gone(_)));
+    assert!(matches!(&*following.seen.borrow(), Seen::Gone(_)));
     assert_eq!(book.plan(OPEN), Plan::Wait(None));
 }
 
@@ -156,13 +157,13 @@ async fn followers_share_a_run_and_the_last_one_takes_it_along() {
     let book = Book::new((MIN, MAX));
     let first = book.follow(7, None, None, 0);
     let mut second = book.follow(7, None, Some(running(7, 1000)), 1000);
-    assert!(matches!(first.seen.seen(), Seen::Run(_)));
+    assert!(matches!(&*first.seen.borrow(), Seen::Run(_)));
     drop(first);
-    second.seen.hear();
+    second.seen.mark_unchanged();
     book.saw(7, running(7, 1000), 2000);
-    assert!(second.seen.news().now_or_never().is_none(), "nothing new");
+    assert!(!second.seen.has_changed().unwrap(), "nothing new");
     book.saw(7, ended(7), 3000);
-    assert!(matches!(second.seen.seen(), Seen::Run(known) if known.ended));
+    assert!(matches!(&*second.seen.borrow(), Seen::Run(known) if known.ended));
     // Somebody follows it anew; the old follower leaves without taking it along.
     let third = book.follow(7, None, None, 4000);
     drop(second);
@@ -172,7 +173,7 @@ async fn followers_share_a_run_and_the_last_one_takes_it_along() {
     // What is over when it comes is not followed at all.
     let over = book.follow(8, None, Some(ended(8)), 0);
     assert_eq!(book.plan(OPEN), Plan::Wait(None));
-    assert!(matches!(over.seen.seen(), Seen::Run(_)));
+    assert!(matches!(&*over.seen.borrow(), Seen::Run(_)));
 }
 
 #[tokio::test(start_paused = true)]

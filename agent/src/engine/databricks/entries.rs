@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::book::Seen;
 use super::known::Known;
-use super::told::Teller;
 
 #[derive(Debug)]
 pub(super) struct Entries {
@@ -36,7 +36,7 @@ pub(super) struct Sweep {
 /// A run that is followed. A few hundred bytes, whatever the run is.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) teller: Teller,
+    pub(super) teller: watch::Sender<Seen>,
     pub(super) followers: u32,
     /// Tells this entry from a later one for the same run.
     pub(super) number: u64,
@@ -125,10 +125,15 @@ impl Entry {
         if known.round_began() > 0 {
             self.began_ms = known.round_began();
         }
-        let told = Seen::Run(Arc::clone(&known));
-        self.teller.tell_if(told, |seen| match seen {
-            Seen::Run(before) => known.differs_from(before),
-            _ => true,
+        self.teller.send_if_modified(|seen| {
+            let differs = match &*seen {
+                Seen::Run(before) => known.differs_from(before),
+                _ => true,
+            };
+            if differs {
+                *seen = Seen::Run(known);
+            }
+            differs
         })
     }
 }

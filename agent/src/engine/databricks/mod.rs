@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `starts`, `repair` | one run (or repair) for one key, however often it is asked for |
 //! | `watch`, `book`, `entries` | one task that follows all runs, and when to look at each |
-//! | `told` | what it tells, and who hears it |
 //! | `run`, `known` | one run, and the little that is kept of it |
 //! | `state` | what Databricks' words mean |
 //! | `output`, `explain`, `cut` | what a run produced, why it failed, and making both fit |
@@ -31,7 +30,6 @@ mod starts;
 mod state;
 #[cfg(test)]
 mod tests;
-mod told;
 mod watch;
 mod wire;
 

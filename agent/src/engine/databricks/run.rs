@@ -107,8 +107,8 @@ impl DatabricksRun {
     }
 
     fn known(&self) -> Option<Arc<Known>> {
-        match self.following.seen.seen() {
-            Seen::Run(known) => Some(known),
+        match &*self.following.seen.borrow() {
+            Seen::Run(known) => Some(Arc::clone(known)),
             _ => None,
         }
     }
@@ -155,7 +155,7 @@ impl Run for DatabricksRun {
 
     async fn next(&mut self) -> Change {
         loop {
-            let seen = self.following.seen.hear();
+            let seen = self.following.seen.borrow_and_update().clone();
             match seen {
                 Seen::Gone(text) => {
                     return Change::Ended(Ended::Lost(Failure::new(ErrorClass::Lost, &*text)));
@@ -176,7 +176,7 @@ impl Run for DatabricksRun {
                 },
                 Seen::Nothing => {}
             }
-            if !self.following.seen.news().await {
+            if self.following.seen.changed().await.is_err() {
                 // The watch gave the run up for a follower of an earlier round; it is asked again.
                 let now_ms = self.workspace.client.clock.now_ms();
                 let book = &self.workspace.book;
