@@ -47,7 +47,7 @@ impl BareSpark {
         self.config(&session, write()).await;
         let release = proto::ReleaseExecuteRequest {
             session_id: session.clone(),
-            user_context: user(),
+            user_context: Some(user()),
             operation_id: operation,
             release: Some(Release::ReleaseAll(ReleaseAll {})),
             ..Default::default()
@@ -56,7 +56,7 @@ impl BareSpark {
         released.expect("released");
         let release = proto::ReleaseSessionRequest {
             session_id: session,
-            user_context: user(),
+            user_context: Some(user()),
             ..Default::default()
         };
         let released = self.stub.release_session(release).await;
@@ -77,7 +77,7 @@ impl BareSpark {
         });
         let request = proto::ExecutePlanRequest {
             session_id: session.to_owned(),
-            user_context: user(),
+            user_context: Some(user()),
             operation_id: Some(operation.to_owned()),
             plan: Some(proto::Plan {
                 op_type: Some(proto::plan::OpType::Root(relation)),
@@ -101,7 +101,7 @@ impl BareSpark {
     async fn config(&mut self, session: &str, operation: proto::config_request::Operation) {
         let request = proto::ConfigRequest {
             session_id: session.to_owned(),
-            user_context: user(),
+            user_context: Some(user()),
             operation: Some(operation),
             ..Default::default()
         };
@@ -131,9 +131,9 @@ fn write() -> proto::config_request::Operation {
     }
 }
 
-fn user() -> Option<proto::UserContext> {
-    Some(proto::UserContext {
+fn user() -> proto::UserContext {
+    proto::UserContext {
         user_id: "bench".to_owned(),
         ..Default::default()
-    })
+    }
 }

@@ -14,6 +14,9 @@ use crate::engine::{Attached, Fault, Start};
 /// least), to learn the truth; then the result says that it is not known.
 const TRUTH_GRACE: Duration = Duration::from_secs(30);
 
+/// What a refusal can't know of a request that was asked for before.
+const UNATTENDED: &str = "; it may have been asked for before: should a run have been started then, it goes on unattended";
+
 /// What came of looking for the run of an attempt.
 pub(super) enum Found {
     /// It is there.
@@ -68,7 +71,14 @@ impl Flow<'_> {
             // From here the call runs to its end: half a call is one that may have been done.
             match self.engine.attach_or_start(&start).await {
                 Ok(attached) => return Found::Run(attached),
-                Err(Fault::Refused(error)) => return Found::Refused(*error),
+                Err(Fault::Refused(mut error)) => {
+                    // What is refused now may have been taken before: a job that was deleted since,
+                    // a permission that was withdrawn.
+                    if perhaps_begun {
+                        error.message += UNATTENDED;
+                    }
+                    return Found::Refused(*error);
+                }
                 Err(Fault::Lost(error)) => return Found::Lost(*error),
                 Err(passing) => {
                     if let Fault::Passing { perhaps_done, .. } = &passing {

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sparkferry_shared::{EventType, Outcome};
+use sparkferry_shared::{ErrorClass, EventType, Outcome, RunError};
 
 use super::{Story, TestHost};
+use crate::engine::Fault;
+use crate::engine::fake::{Call, Trouble};
 
 #[tokio::test(start_paused = true)]
 async fn another_worker_finds_the_run_and_goes_on() {
@@ -38,6 +40,19 @@ async fn another_worker_walks_past_failed_attempts_without_waiting_again() {
     assert!(after.attempts.iter().all(|attempt| attempt.adopted));
     assert_eq!(story.world.runs_started(), 3);
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_what_an_earlier_worker_may_have_started_says_so() {
+    let story = Story::new(&json!({}));
+    let refusal = RunError::new(ErrorClass::Request, "Job 1 does not exist.");
+    let refusal = Trouble::Fails(Fault::Refused(Box::new(refusal)));
+    story.world.expect_trouble(Call::AttachOrStart, refusal);
+    let ending = story.worker(&TestHost::new(&story.world), true).await;
+    assert_eq!(ending.outcome, Outcome::Rejected);
+    let message = ending.error.unwrap().message;
+    assert!(message.contains("Job 1 does not exist."), "{message}");
+    assert!(message.contains("goes on unattended"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]
