@@ -58,6 +58,15 @@ pub struct EventDetails {
     /// Tasks of the run altogether.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
+    /// Stages of the run that have ended (Spark Connect).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stages_done: Option<u64>,
+    /// Stages of the run that are known so far (Spark Connect).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stages_total: Option<u64>,
+    /// Bytes that the run has read so far (Spark Connect).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_bytes: Option<u64>,
     /// How long until the next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,

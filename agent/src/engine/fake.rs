@@ -362,6 +362,7 @@ impl Run for Following {
                     word: "RUNNING".into(),
                     done: done.into(),
                     total: run.tasks.into(),
+                    stages: None,
                 });
             }
             tokio::select! {

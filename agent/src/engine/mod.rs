@@ -160,10 +160,23 @@ pub enum Change {
 pub struct State {
     /// In the engine's words, such as `RUNNING`.
     pub word: String,
-    /// Tasks (or stages) that have ended; 0 where the engine tells none.
+    /// Tasks that have ended; 0 where the engine tells none.
     pub done: u64,
-    /// Tasks (or stages) altogether; 0 where the engine tells none.
+    /// Tasks altogether; 0 where the engine tells none.
     pub total: u64,
+    /// Where the engine parts its work into stages (Spark). Boxed: most runs have none.
+    pub stages: Option<Box<Stages>>,
+}
+
+/// The stages of a run, so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Those that have ended.
+    pub done: u64,
+    /// Those that the engine knows of; more may be found on the way.
+    pub total: u64,
+    /// Bytes that they have read.
+    pub input_bytes: u64,
 }
 
 /// How a run ended, by the engine's own word.

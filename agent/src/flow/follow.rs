@@ -197,6 +197,9 @@ impl Flow<'_> {
             state: Some(state.word.clone()),
             done: (state.total > 0).then_some(state.done),
             total: (state.total > 0).then_some(state.total),
+            stages_done: state.stages.as_ref().map(|stages| stages.done),
+            stages_total: state.stages.as_ref().map(|stages| stages.total),
+            input_bytes: state.stages.as_ref().map(|stages| stages.input_bytes),
             ..EventDetails::default()
         };
         let event = if state.word == last.word {

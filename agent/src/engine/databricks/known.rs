@@ -167,6 +167,7 @@ impl Known {
             word,
             done: self.done,
             total: self.total,
+            stages: None,
         }
     }
 

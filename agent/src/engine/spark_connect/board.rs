@@ -4,10 +4,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use spark_connect_proto::execute_plan_response::ExecutionProgress;
+use spark_connect_proto::execute_plan_response::execution_progress::StageInfo;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::engine::State;
+use crate::engine::{Stages, State};
 
 /// The run as it is known now.
 #[derive(Debug)]
@@ -31,15 +32,45 @@ pub(super) struct Known {
     pub(super) ended: Option<Timestamp>,
     /// Somebody asked for the run to stop: no further step is begun.
     pub(super) canceled: bool,
-    /// Tasks of the steps that are done, then of the one that goes on.
-    past: Tasks,
-    going: Tasks,
+    /// Of the steps that are done, then of the one that goes on.
+    past: Counts,
+    going: Counts,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Tasks {
+struct Counts {
+    /// Tasks.
     done: u64,
     total: u64,
+    stages: Stages,
+}
+
+impl Counts {
+    /// What is known to have been there is over.
+    fn over(self) -> Self {
+        let (tasks, stages) = (self.total.max(self.done), self.stages.total);
+        Self {
+            done: tasks,
+            total: tasks,
+            stages: Stages {
+                done: stages,
+                ..self.stages
+            },
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        let (ours, theirs) = (self.stages, other.stages);
+        Self {
+            done: self.done.saturating_add(other.done),
+            total: self.total.saturating_add(other.total),
+            stages: Stages {
+                done: ours.done.saturating_add(theirs.done),
+                total: ours.total.saturating_add(theirs.total),
+                input_bytes: ours.input_bytes.saturating_add(theirs.input_bytes),
+            },
+        }
+    }
 }
 
 impl Board {
@@ -69,9 +100,8 @@ impl Board {
         known.begun = step;
         known.begun_at = Some(Instant::now());
         known.answered = false;
-        known.past.done += known.going.total.max(known.going.done);
-        known.past.total += known.going.total.max(known.going.done);
-        known.going = Tasks::default();
+        known.past = known.past.and(known.going.over());
+        known.going = Counts::default();
         self.tell(known);
     }
 
@@ -95,17 +125,25 @@ impl Board {
     /// answers repeats smaller counts. What is told never shrinks.
     pub(super) fn progress(&self, progress: &ExecutionProgress) {
         let number = |n: i64| u64::try_from(n).unwrap_or(0);
-        let total: u64 = progress.stages.iter().map(|s| number(s.num_tasks)).sum();
-        let done: u64 = progress
-            .stages
-            .iter()
-            .map(|stage| number(stage.num_completed_tasks))
-            .sum();
+        let sum = |count: fn(&StageInfo) -> i64| {
+            let counts = progress.stages.iter().map(|stage| number(count(stage)));
+            counts.fold(0, u64::saturating_add)
+        };
+        let total = sum(|stage| stage.num_tasks);
+        let done = sum(|stage| stage.num_completed_tasks);
+        let bytes = sum(|stage| stage.input_bytes_read);
+        let stages_done = progress.stages.iter().filter(|stage| stage.done).count();
         let mut known = self.lock();
-        let total = known.going.total.max(total);
-        let going = Tasks {
-            done: known.going.done.max(done.min(total)),
+        let before = known.going;
+        let total = before.total.max(total);
+        let going = Counts {
+            done: before.done.max(done.min(total)),
             total,
+            stages: Stages {
+                done: before.stages.done.max(stages_done as u64),
+                total: before.stages.total.max(progress.stages.len() as u64),
+                input_bytes: before.stages.input_bytes.max(bytes),
+            },
         };
         if going != known.going {
             known.going = going;
@@ -143,24 +181,26 @@ impl Known {
         } else {
             format!("RUNNING step {} of {}", self.begun, self.steps)
         };
+        let all = self.past.and(self.going);
         Some(State {
             word,
-            done: self.past.done + self.going.done,
-            total: self.past.total + self.going.total,
+            done: all.done,
+            total: all.total,
+            stages: (all.stages.total > 0).then(|| Box::new(all.stages)),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use spark_connect_proto::execute_plan_response::execution_progress::StageInfo;
-
     use super::*;
 
     fn stages(counts: &[(i64, i64)]) -> ExecutionProgress {
         let stage = |(done, total): &(i64, i64)| StageInfo {
             num_completed_tasks: *done,
             num_tasks: *total,
+            input_bytes_read: done * 100,
+            done: done == total,
             ..StageInfo::default()
         };
         ExecutionProgress {
@@ -183,8 +223,22 @@ mod tests {
         assert_eq!(board.known().state().unwrap().word, "RUNNING step 1 of 2");
         board.progress(&stages(&[(3, 4), (0, 10)]));
         assert_eq!(told(&board), (3, 14));
+        board.progress(&stages(&[(4, 4), (1, 10)]));
+        let so_far = Stages {
+            done: 1,
+            total: 2,
+            input_bytes: 500,
+        };
+        assert_eq!(
+            board.known().state().unwrap().stages.as_deref(),
+            Some(&so_far)
+        );
         board.progress(&stages(&[(1, 4)]));
-        assert_eq!(told(&board), (3, 14), "a replay");
+        assert_eq!(told(&board), (5, 14), "a replay");
+        assert_eq!(
+            board.known().state().unwrap().stages.as_deref(),
+            Some(&so_far)
+        );
         board.begin(2);
         assert_eq!(told(&board), (14, 14), "the step is done");
         board.progress(&stages(&[(1, 2)]));
