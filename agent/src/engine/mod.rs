@@ -26,6 +26,10 @@ use sparkferry_shared::request::OnFailure;
 use sparkferry_shared::{ErrorClass, Names, RunError, Work};
 use uuid::Uuid;
 
+/// The code of a loss that may be the release of a run that is done, by another worker: it never
+/// earns another attempt.
+pub const CLOSED: &str = "SESSION_CLOSED";
+
 /// Somewhere that runs happen.
 #[async_trait]
 pub trait Engine: Send + Sync {

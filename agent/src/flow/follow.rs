@@ -138,7 +138,7 @@ impl Flow<'_> {
                 && self.host.now() >= moment
             {
                 if self.request.on_timeout == OnTimeout::Abandon {
-                    let why = "the run was left to go on (on_timeout is `abandon`)";
+                    let why = "the run was left alone (on_timeout is `abandon`)";
                     let stop = Stop::Unended(stop.into(), why.into());
                     return Followed {
                         ended: None,

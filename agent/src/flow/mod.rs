@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::{Attempt, ErrorClass, EventType, Names, Outcome, Request, RunError};
 
-use crate::engine::{Ended, Engine, Facts, Fault, Run, Unknown};
+use crate::engine::{CLOSED, Ended, Engine, Facts, Fault, Run, Unknown};
 use crate::retry::RetryPolicy;
 use attach::Found;
 use follow::{Followed, Stop};
@@ -184,6 +184,9 @@ impl Flow<'_> {
         error: &RunError,
         ended_at: Option<Timestamp>,
     ) -> Next {
+        if error.class == ErrorClass::Lost && error.code.as_deref() == Some(CLOSED) {
+            return Next::No;
+        }
         let next = self.names.key(number + 1);
         let Some(wait) = policy.wait_after(number, error.class, &next) else {
             return Next::No;

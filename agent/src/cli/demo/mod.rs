@@ -75,10 +75,9 @@ async fn in_folder(args: &DemoArgs, folder: &Path) -> Result<Exit, Problem> {
     }
     let python = python_is_there().await;
     let namespace = stage::namespace();
-    let spark = if args.spark {
-        Some(Spark::start(args.venv.clone(), &namespace, folder).await?)
-    } else {
-        Spark::of_variable(&namespace).await?
+    let spark = match Spark::of_variable(&namespace).await? {
+        None if args.spark => Some(Spark::start(args.venv.clone(), &namespace, folder).await?),
+        named => named,
     };
     let mut cases = cases::all(folder, python);
     if let Some(spark) = &spark {

@@ -58,7 +58,7 @@ Exit codes, with --wait (of several results the worst decides, and the list begi
   65  a result is REJECTED (also without --wait, where a request is wrong)
    1  a result is FAILED, CANCELED, TIMEDOUT, SKIPPED or SUCCESS_WITH_FAILURES (a run that succeeded
       but for tasks that may fail is not called a success here), or --timeout has passed
-  75  a result is LOST or EXPIRED: trying again may help
+  75  a result is LOST or EXPIRED: look at what was done, then submit the rest under a new id
    0  every result is SUCCESS, or SUBMITTED where the request has `\"wait\": false`
  130  ended by Ctrl-C or SIGTERM; the runs go on")]
 pub(crate) struct SubmitArgs {

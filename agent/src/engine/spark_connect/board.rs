@@ -32,6 +32,8 @@ pub(super) struct Known {
     pub(super) ended: Option<Timestamp>,
     /// Somebody asked for the run to stop: no further step is begun.
     pub(super) canceled: bool,
+    /// The server interrupted an operation for us.
+    pub(super) interrupted: bool,
     /// Of the steps that are done, then of the one that goes on.
     past: Counts,
     going: Counts,
@@ -154,6 +156,11 @@ impl Board {
     /// Somebody asked for the run to stop.
     pub(super) fn cancel(&self) {
         self.lock().canceled = true;
+    }
+
+    /// The server interrupted an operation for us.
+    pub(super) fn interrupted(&self) {
+        self.lock().interrupted = true;
     }
 
     pub(super) fn end(&self, at: Timestamp) {

@@ -92,6 +92,10 @@ pub(super) fn read(status: &Status, place: &str) -> Said {
     {
         return said;
     }
+    // Ours, not the server's: an answer is larger than we take. Its state tells the rest.
+    if status.code() == Code::OutOfRange && status.message().contains("message length too large") {
+        return Said::PositionGone;
+    }
     let passing = |class| passing(status, place, class, details.retry_after());
     match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => Said::Auth(text_at(place, status)),

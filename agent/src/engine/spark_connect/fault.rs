@@ -5,7 +5,7 @@ use tonic::Status;
 
 use super::error::{self, Said};
 use super::server::{Call, Server};
-use crate::engine::Fault;
+use crate::engine::{CLOSED, Fault};
 
 /// The fault of a call that begins no operation.
 pub(super) fn fault(server: &Server, call: Call, status: &Status) -> Fault {
@@ -46,7 +46,8 @@ pub(super) fn fault(server: &Server, call: Call, status: &Status) -> Fault {
                 "{place}: the server has closed the run's session (released, or idle for too long); \
                  what the run did is not known"
             ),
-        ))),
+        )
+        .with_code(CLOSED))),
         Said::Disconnected
         | Said::SessionNotFound
         | Said::SessionChanged

@@ -21,7 +21,7 @@ use super::board::Board;
 use super::error::{self, Said};
 use super::resolve::{Resolved, elsewhere, resolve};
 use super::server::{Answers, Call};
-use super::session::Session;
+use super::session::{OperationState, Session};
 use super::table::Table;
 
 /// A server tells of its progress every 2 s. A stream that is silent for so long (or a call for
@@ -232,8 +232,12 @@ impl<'a> Operation<'a> {
                 }
                 _ => failure,
             },
-            // Said twice about the same, it is the operation's.
-            Said::Unclear(failure) if self.unclear => failure,
+            // Said twice about the same, it is the operation's own, unless the server says that it
+            // goes on or went well: a call that fails says nothing about the run.
+            Said::Unclear(failure) if self.unclear => match self.session.status(self.id).await {
+                Ok(None | Some(OperationState::Failed | OperationState::Terminating)) => failure,
+                _ => return Round::Silent,
+            },
             Said::Unclear(failure) => {
                 debug!(operation = %self.id, error = failure.message, "an unclear error; asking again");
                 self.unclear = true;

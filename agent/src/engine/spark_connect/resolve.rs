@@ -10,6 +10,7 @@ use super::error::{self, Said};
 use super::operation::{Fate, Hint, Operation};
 use super::server::Call;
 use super::session::{OperationState, Session};
+use crate::engine::CLOSED;
 
 /// Between two questions about the state of an operation.
 const ASKED: Duration = Duration::from_secs(5);
@@ -28,9 +29,9 @@ pub(super) enum Resolved {
 /// Asks the server for the operation's state, where the answers can't be had and `said` is why.
 pub(super) async fn resolve(operation: &Operation<'_>, said: &Said) -> Resolved {
     let fate = match said {
-        Said::SessionClosed => {
-            operation.lost("the server has closed its session (released, or idle for too long)")
-        }
+        Said::SessionClosed => closed(
+            operation.lost("the server has closed its session (released, or idle for too long)"),
+        ),
         Said::SessionNotFound => {
             operation.lost("the server knows no such session: it was restarted, or never had it")
         }
@@ -51,19 +52,24 @@ async fn by_state(operation: &Operation<'_>, said: &Said) -> Resolved {
         Err(status) => {
             let place = operation.session.server.place(Call::Status);
             return match error::read(&status, &place) {
-                Said::SessionClosed | Said::SessionNotFound | Said::SessionChanged => {
+                Said::SessionClosed => {
+                    Resolved::Fate(closed(operation.lost("the server has closed its session")))
+                }
+                Said::SessionNotFound | Said::SessionChanged => {
                     Resolved::Fate(operation.lost("the server no longer has its session"))
                 }
                 _ => Resolved::Again(ASKED),
             };
         }
     };
-    let canceled = operation.board.known().canceled;
+    let known = operation.board.known();
     Resolved::Fate(match state {
         None if rows_gone => operation.lost("its answers were read before, and are gone"),
         None if abandoned => operation.lost("the server gave it up, for nobody attended it"),
-        // Servers without states forget an operation that was interrupted.
-        None | Some(OperationState::Cancelled) if canceled => Fate::Canceled(interrupted()),
+        // Servers without states forget an operation that was interrupted. (One that was only to be
+        // interrupted may have been forgotten otherwise.)
+        None if known.interrupted => Fate::Canceled(interrupted()),
+        Some(OperationState::Cancelled) if known.canceled => Fate::Canceled(interrupted()),
         None | Some(OperationState::Unknown | OperationState::Unspecified) => Fate::Unknown,
         Some(OperationState::Running) => return Resolved::Again(ASKED),
         // It has ended, and how is told once it is released. Nothing is lost by that: its answers
@@ -85,6 +91,14 @@ async fn by_state(operation: &Operation<'_>, said: &Said) -> Resolved {
             operation.lost("the server cancelled it unasked, as it does with what nobody attends")
         }
     })
+}
+
+/// Released means done, by another worker: that is never run again.
+fn closed(fate: Fate) -> Fate {
+    match fate {
+        Fate::Lost(error) => Fate::Lost(error.with_code(CLOSED)),
+        other => other,
+    }
 }
 
 /// What an earlier worker saw and wrote down.

@@ -31,7 +31,7 @@ use spark_connect_proto::data_type::Kind;
 
 use self::frames::Frames;
 use self::value::{Room, Stop};
-pub(super) use output::output;
+pub(super) use output::{fit, output};
 
 /// A batch can't be read. The text is for a person and says why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

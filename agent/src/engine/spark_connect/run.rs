@@ -156,6 +156,9 @@ impl Run for SparkConnectRun {
             let asked = asked.map_err(|status| fault(&session.server, Call::Interrupt, &status));
             interrupted |= asked?;
         }
+        if interrupted {
+            self.board.interrupted();
+        }
         // Else it has ended; or it has not arrived yet, and is to be interrupted later.
         if interrupted || known.answered {
             return Ok(());

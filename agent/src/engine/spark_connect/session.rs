@@ -135,7 +135,10 @@ impl Session {
         self.observe(&answer.server_side_session_id);
         let broken = answer.artifacts.iter().find(|file| !file.is_crc_successful);
         match broken {
-            Some(file) => Err(Status::data_loss(format!("{} arrived damaged", file.name))),
+            Some(file) => Err(Status::unavailable(format!(
+                "{} arrived damaged",
+                file.name
+            ))),
             None => Ok(()),
         }
     }

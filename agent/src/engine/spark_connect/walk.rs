@@ -20,6 +20,7 @@ use tracing::debug;
 use super::board::Board;
 use super::memo::Memo;
 use super::operation::{Entry, Fate, Hint, Operation};
+use super::rows;
 use super::session::Session;
 use super::table::Table;
 use crate::engine::{Ended, Failure, Unknown};
@@ -74,6 +75,8 @@ impl Walk {
                 return self.end(ended, steps).await;
             }
             steps.push(table.into_value());
+            // Steps may be many: what the output could never hold is not kept until then.
+            rows::fit(&mut steps, self.byte_limit);
             if step > self.memo.done {
                 self.memo.step(step, Timestamp::now());
                 if step < count {

@@ -6,8 +6,8 @@ use serde_json::json;
 use sparkferry_shared::{ErrorClass, EventType, Outcome, RunError};
 
 use super::{Story, TestHost};
-use crate::engine::Fault;
 use crate::engine::fake::{Call, Trouble};
+use crate::engine::{CLOSED, Fault};
 
 #[tokio::test(start_paused = true)]
 async fn another_worker_finds_the_run_and_goes_on() {
@@ -53,6 +53,17 @@ async fn a_refusal_of_what_an_earlier_worker_may_have_started_says_so() {
     let message = ending.error.unwrap().message;
     assert!(message.contains("Job 1 does not exist."), "{message}");
     assert!(message.contains("goes on unattended"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_released_as_done_is_never_run_again() {
+    let story = Story::new(&json!({ "rerun_if_lost": true }));
+    let closed = RunError::new(ErrorClass::Lost, "the session is closed").with_code(CLOSED);
+    let closed = Trouble::Fails(Fault::Lost(Box::new(closed)));
+    story.world.expect_trouble(Call::AttachOrStart, closed);
+    let ending = story.worker(&TestHost::new(&story.world), true).await;
+    assert_eq!(ending.outcome, Outcome::Lost);
+    assert_eq!(story.world.runs_started(), 0);
 }
 
 #[tokio::test(start_paused = true)]

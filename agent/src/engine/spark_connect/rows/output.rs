@@ -45,6 +45,12 @@ pub(in crate::engine::spark_connect) fn output(
     Some(output)
 }
 
+/// Cuts rows as [`output`] will. What may stay only shrinks as steps come, so nothing is cut that the
+/// output would keep.
+pub(in crate::engine::spark_connect) fn fit(steps: &mut [Value], limit: usize) {
+    cut_rows(steps, limit.saturating_sub(OWN_BYTES));
+}
+
 /// Cuts rows off the largest steps until all of them fit, or no rows are left.
 fn cut_rows(steps: &mut [Value], room: usize) {
     let whole = size_of_all(steps);
