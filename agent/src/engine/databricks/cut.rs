@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::engine::text::level;
+
 /// An entry of `output.tasks`.
 pub(super) type Entry = Map<String, Value>;
 
@@ -61,20 +63,9 @@ pub(super) fn shrink(entries: &mut [Entry], limit: usize) {
         }
     }
     let fixed = whole - lengths.iter().sum::<usize>() + entries.len() * FLAG_BYTES;
-    let fits =
-        |longest: usize| fixed + lengths.iter().map(|n| (*n).min(longest)).sum::<usize>() <= limit;
-    // The longest text that may stay: found by halving.
-    let (mut low, mut high) = (0, lengths.iter().copied().max().unwrap_or(0));
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if fits(middle) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
+    let longest = level(&lengths, limit.saturating_sub(fixed));
     for entry in entries {
-        cut_entry(entry, low);
+        cut_entry(entry, longest);
     }
 }
 

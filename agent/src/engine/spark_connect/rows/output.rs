@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::engine::text::level;
+
 /// Room for the whole's own words: `{"steps":[],"truncated":true,"steps_omitted":4294967296}`.
 const OWN_BYTES: usize = 64;
 
@@ -61,23 +63,12 @@ fn cut_rows(steps: &mut [Value], room: usize) {
     let of_rows: Vec<usize> = rows.iter().map(|rows| rows.iter().sum()).collect();
     // `truncated` may become true, which is shorter than false.
     let fixed = whole - of_rows.iter().sum::<usize>();
-    let fits =
-        |longest: usize| fixed + of_rows.iter().map(|n| (*n).min(longest)).sum::<usize>() <= room;
-    // What a step's rows may take: found by halving.
-    let (mut low, mut high) = (0, of_rows.iter().copied().max().unwrap_or(0));
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if fits(middle) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
+    let most = level(&of_rows, room.saturating_sub(fixed));
     for (step, sizes) in steps.iter_mut().zip(rows) {
         let mut taken = 0;
         let kept = sizes.iter().take_while(|size| {
             taken += **size;
-            taken <= low
+            taken <= most
         });
         let kept = kept.count();
         if kept < sizes.len()
