@@ -32,6 +32,8 @@ fn main() {
         .or_else(|| git.as_ref().map(|git| git.commit.clone()));
     let date = set("SOURCE_DATE_EPOCH")
         .and_then(|seconds| seconds.parse().ok())
+        // What reproducible builds are told where there is no commit.
+        .filter(|seconds| *seconds > 0)
         .map(date)
         .or_else(|| git.map(|git| git.date));
     let commit = commit.map(|commit| commit.chars().take(COMMIT_LENGTH).collect());

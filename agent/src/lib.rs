@@ -18,6 +18,9 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod flow;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod observe;
 pub mod policy;

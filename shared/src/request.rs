@@ -19,6 +19,9 @@ pub const DEFAULT_MIN_RETRY_INTERVAL_MILLIS: u64 = 10_000;
 pub const DEFAULT_MAX_RETRY_INTERVAL_MILLIS: u64 = 300_000;
 /// Rows of a Spark Connect step that come back inline, where the request names no number.
 pub const DEFAULT_ROW_LIMIT: u64 = 1000;
+/// The most steps of a Spark Connect request: the result names the operation of each, and whoever
+/// takes the run over asks for each.
+pub const MAX_STEPS: usize = 1000;
 
 /// A request that holds together: every field checked, exactly one kind of work.
 /// Read one with [`crate::decode()`]; serialize one to publish it.
@@ -117,8 +120,8 @@ impl Work {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SparkConnect {
-    /// One or more steps.
-    #[schemars(length(min = 1))]
+    /// One or more steps, 1000 at most.
+    #[schemars(length(min = 1, max = MAX_STEPS))]
     pub steps: Vec<Step>,
     /// Settings of the session.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -210,7 +213,6 @@ pub enum OnTimeout {
             "properties": {
                 "spark_connect": { "type": "object" },
                 "on_failure": { "const": "rerun" },
-                "wait": { "const": true },
             },
         },
     ])

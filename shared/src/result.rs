@@ -31,7 +31,9 @@ pub struct RunResult {
     /// The request's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Every attempt, the first one first. Empty where nothing was started.
+    /// The attempts, the first one first. Empty where nothing was started. Of more than 100, some after
+    /// the first ones are left out, which the numbers show; of all but the latest three the errors are
+    /// without traces and tasks.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
     /// What the work produced, bounded: `{"tasks": [...]}` for Databricks, `{"steps": [...]}` for

@@ -139,6 +139,8 @@ async fn begin(engine: &dyn Engine, statement: &str) -> Box<dyn Run> {
             on_failure: OnFailure::Rerun,
             seen_before: false,
             unknown: Unknown::Start,
+            past: &[],
+            since: Instant::now(),
         })
         .await;
     attaching.expect("it begins").run

@@ -30,6 +30,7 @@ mod watch;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -120,9 +121,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Problem> {
-    let load = || setup::load(cli.config.as_deref());
+    let named = cli.config.clone();
+    let load = move || setup::load(named.as_deref());
     match cli.command {
-        Command::Run(args) => on_runtime(run::run(&args, load()?)),
+        Command::Run(args) => on_runtime(run::run(&args, load)),
         Command::Check(args) => waited_for(check::run(&args, &load()?)),
         Command::Submit(args) => waited_for(submit::run(&args, &load()?)),
         Command::Cancel(args) => waited_for(cancel::run(args, &load()?)),
@@ -143,7 +145,7 @@ fn waited_for(command: impl Future<Output = Result<Exit, Problem>>) -> Result<Ex
 }
 
 fn on_runtime(command: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| {
@@ -151,8 +153,11 @@ fn on_runtime(command: impl Future<Output = Result<Exit, Problem>>) -> Result<Ex
                 Exit::NotSucceeded,
                 format!("no threads could be started: {e}"),
             )
-        })?
-        .block_on(command)
+        })?;
+    let exit = runtime.block_on(command);
+    // What still waits for a disk or for a name server is of no use to anybody.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    exit
 }
 
 #[cfg(test)]

@@ -40,17 +40,27 @@ While it runs, http.listen serves the status page at /, its data at /api/runs, a
 /healthz, /readyz and /metrics.")]
 pub(crate) struct RunArgs {}
 
-pub(crate) async fn run(_: &RunArgs, loaded: Loaded) -> Result<Exit, Problem> {
-    let connections = loaded.connections()?;
-    let settings = &loaded.settings;
-    let level = log::start(&settings.log)?;
-    let metrics = metrics::install()
-        .map_err(|e| Problem::told(Exit::NotSucceeded, format!("no metrics: {e}")))?;
-
+/// `load` reads the configuration.
+pub(crate) async fn run(
+    _: &RunArgs,
+    load: impl FnOnce() -> Result<Loaded, Problem> + Send + 'static,
+) -> Result<Exit, Problem> {
+    // Before all else: who is told to go while it reads files has nothing to give back.
     let stop = CancellationToken::new();
     let (again, asked_again) = mpsc::channel(1);
     let signals = heed_signals(again, stop.clone())?;
-    let queue = open_queue(settings).await?;
+    let Some(begun) = stop.run_until_cancelled(begin(load)).await else {
+        return Ok(Exit::Success);
+    };
+    let Begun {
+        loaded,
+        level,
+        queue,
+    } = begun?;
+    let connections = loaded.connections()?;
+    let settings = &loaded.settings;
+    let metrics = metrics::install()
+        .map_err(|e| Problem::told(Exit::NotSucceeded, format!("no metrics: {e}")))?;
     let worker = Arc::new(Worker::new(Parts {
         topology: settings.topology.clone(),
         worker: settings.worker.name.clone(),
@@ -100,6 +110,30 @@ pub(crate) async fn run(_: &RunArgs, loaded: Loaded) -> Result<Exit, Problem> {
             format!("a part of the worker panicked, which is a bug of Sparkferry's: {panic}"),
         )),
     }
+}
+
+/// What a worker needs before it is one.
+struct Begun {
+    loaded: Loaded,
+    level: log::Level,
+    queue: Arc<dyn Queue>,
+}
+
+/// Reads the configuration, starts the log and opens the queue. Either may take its time: files may
+/// be on a disk that is far away, a database locked.
+async fn begin(
+    load: impl FnOnce() -> Result<Loaded, Problem> + Send + 'static,
+) -> Result<Begun, Problem> {
+    let loading = tokio::task::spawn_blocking(load).await;
+    let loaded = loading.map_err(|e| Problem::told(Exit::NotSucceeded, e.to_string()))??;
+    loaded.connections()?;
+    let level = log::start(&loaded.settings.log)?;
+    let queue = open_queue(&loaded.settings).await?;
+    Ok(Begun {
+        loaded,
+        level,
+        queue,
+    })
 }
 
 /// Folds what was measured into buckets now and then; else it would pile up until somebody asks.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sparkferry_shared::Topology;
 use url::Url;
 
+use super::broker_url::BrokerUrl;
 use super::databricks::databricks;
 use super::file::{File, QueueFile};
 use super::policy::policy;
@@ -25,7 +26,7 @@ const DEFAULT_QUEUE_URL: &str = "sqlite:sparkferry.db";
 
 pub(super) fn check(
     file: File,
-    written: Written,
+    mut written: Written,
     variables: &Variables,
 ) -> Result<Settings, ConfigError> {
     name("namespace", &file.namespace)?;
@@ -52,6 +53,7 @@ pub(super) fn check(
             )?)),
             other => return Err(unknown_type(&path, other, "databricks, spark_connect")),
         };
+        written.came_to(&connection, &checked);
         connections.insert(connection, checked);
     }
     if let Some(default) = &file.default_connection
@@ -80,7 +82,7 @@ pub(super) fn check(
     Ok(Settings {
         topology: Topology::new(file.namespace),
         default_connection: file.default_connection,
-        queue: queue(file.queue, variables)?,
+        queue: queue(file.queue, &mut written, variables)?,
         worker: WorkerSettings {
             name: file.worker.name.unwrap_or_else(|| worker_name(variables)),
             max_output_bytes: file.worker.max_output_bytes,
@@ -183,14 +185,21 @@ pub(super) fn expand(
     }
 }
 
-fn queue(file: QueueFile, variables: &Variables) -> Result<QueueSettings, ConfigError> {
-    let url = match secret("queue.url", file.url, file.url_file, variables)? {
-        Some(source) => source
-            .read_at_start()
-            .map_err(|e| value("queue.url_file", e.to_string()))?,
-        None => DEFAULT_QUEUE_URL.to_owned().into(),
-    };
-    let url = with_certificates(url, file.tls, variables)?;
+fn queue(
+    file: QueueFile,
+    written: &mut Written,
+    variables: &Variables,
+) -> Result<QueueSettings, ConfigError> {
+    let source = secret("queue.url", file.url, file.url_file, variables)?
+        .unwrap_or_else(|| SecretSource::Value(DEFAULT_QUEUE_URL.to_owned().into()));
+    let url = source
+        .read_at_start()
+        .map_err(|e| value("queue.url_file", e.to_string()))?;
+    let tls = file.tls.expanded(variables)?;
+    let url = with_certificates(url, &tls)?;
+    if let SecretSource::File(_) = source {
+        written.leads_to(&url);
+    }
     if file.hold_limit_seconds == 0 {
         return Err(value("queue.hold_limit_seconds", "must be at least 1"));
     }
@@ -198,7 +207,7 @@ fn queue(file: QueueFile, variables: &Variables) -> Result<QueueSettings, Config
         return Err(value("queue.max_message_bytes", "must be at least 1"));
     }
     Ok(QueueSettings {
-        place: queue_place(&url)?,
+        place: queue_place(BrokerUrl::new(&source, url, tls))?,
         hold_limit: Duration::from_secs(file.hold_limit_seconds),
         declare: file.declare,
         max_message_bytes: file.max_message_bytes,
@@ -206,8 +215,8 @@ fn queue(file: QueueFile, variables: &Variables) -> Result<QueueSettings, Config
 }
 
 /// The URL itself never stands in an error: it holds a password.
-fn queue_place(url: &Secret) -> Result<QueuePlace, ConfigError> {
-    let text = url.expose();
+fn queue_place(url: BrokerUrl) -> Result<QueuePlace, ConfigError> {
+    let text = url.first().expose();
     if let Some(path) = text.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         if path.is_empty() || path.contains(":memory:") {
@@ -225,9 +234,15 @@ fn queue_place(url: &Secret) -> Result<QueuePlace, ConfigError> {
             format!("is no URL ({e}); a queue's URL {schemes}"),
         )
     })?;
+    if parsed.fragment().is_some() || parsed.path().contains('@') {
+        return Err(value(
+            "queue.url",
+            "has a # or an @ where none belongs: in a password write / as %2f, # as %23 and @ as %40",
+        ));
+    }
     match parsed.scheme() {
         "amqp" | "amqps" if parsed.host_str().is_some_and(|host| !host.is_empty()) => {
-            Ok(QueuePlace::Amqp(url.clone()))
+            Ok(QueuePlace::Amqp(url))
         }
         "amqp" | "amqps" => Err(value("queue.url", "names no host")),
         other => Err(value(

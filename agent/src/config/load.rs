@@ -24,21 +24,32 @@ pub fn load(
     file: Option<&Path>,
     variables: &HashMap<String, String>,
 ) -> Result<Settings, ConfigError> {
+    let Some(path) = file.map(Path::to_owned).or_else(default_file) else {
+        return parse(None, variables);
+    };
+    let text = std::fs::read_to_string(&path).map_err(|e| ConfigError::File {
+        path: path.clone(),
+        why: e.to_string(),
+    })?;
+    parse(Some((&path, &text)), variables)
+}
+
+/// Checks the settings in a file's text, if there is one, and in the environment.
+pub(crate) fn parse(
+    file: Option<(&Path, &str)>,
+    variables: &HashMap<String, String>,
+) -> Result<Settings, ConfigError> {
     let mut sources = Config::builder();
-    if let Some(path) = file.map(Path::to_owned).or_else(default_file) {
-        let text = std::fs::read_to_string(&path).map_err(|e| ConfigError::File {
-            path: path.clone(),
-            why: e.to_string(),
-        })?;
+    if let Some((path, text)) = file {
         // Parsed by itself first, for an error that names the file, the line and the column.
         Config::builder()
-            .add_source(config::File::from_str(&text, FileFormat::Toml))
+            .add_source(config::File::from_str(text, FileFormat::Toml))
             .build()
             .map_err(|e| ConfigError::File {
-                path,
+                path: path.to_owned(),
                 why: shape::without_quotation(&e.to_string()),
             })?;
-        sources = sources.add_source(config::File::from_str(&text, FileFormat::Toml));
+        sources = sources.add_source(config::File::from_str(text, FileFormat::Toml));
     }
     let environment = Environment::with_prefix(PREFIX)
         .prefix_separator("__")

@@ -6,6 +6,7 @@
 mod address;
 mod ambient;
 mod auth;
+mod broker_url;
 mod check;
 mod compute;
 mod databricks;
@@ -32,6 +33,9 @@ use url::Url;
 
 pub use address::is_loopback;
 pub use auth::{Auth, AzureWorkspace};
+pub use broker_url::BrokerUrl;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use load::parse;
 pub use load::{DEFAULT_FILES, VARIABLE_PREFIX, default_file, load};
 pub use policy::{Jobs, PolicySettings, Redelivered};
 pub use queue_tls::{CA_FILE, CERT_FILE, KEY_FILE};
@@ -78,9 +82,8 @@ pub struct QueueSettings {
 /// Which queue, and where.
 #[derive(Debug, Clone)]
 pub enum QueuePlace {
-    /// RabbitMQ: an `amqp://` or `amqps://` URL, which holds a password, and the files of
-    /// certificates as parameters ([`CA_FILE`], [`CERT_FILE`], [`KEY_FILE`]).
-    Amqp(Secret),
+    /// RabbitMQ.
+    Amqp(BrokerUrl),
     /// A SQLite database: its file.
     Sqlite(PathBuf),
 }

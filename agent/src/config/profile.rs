@@ -14,6 +14,7 @@ pub(super) struct Profile {
     name: String,
     /// The names in it.
     names: Vec<String>,
+    host: Option<String>,
 }
 
 impl Profile {
@@ -40,6 +41,7 @@ impl Profile {
             file: file.to_owned(),
             name: name.to_owned(),
             names: entries.map(|(key, _)| key).collect(),
+            host: entry(text, name, "host").map(str::to_owned),
         })
     }
 
@@ -56,6 +58,7 @@ impl Profile {
             file: self.file.clone(),
             profile: self.name.clone(),
             name: name.to_owned(),
+            host: self.host.clone(),
         })
     }
 

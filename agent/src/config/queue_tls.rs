@@ -4,6 +4,8 @@
 //! to write the same: they become those parameters, and the URL stays the one place that says
 //! where the broker is and as whom to go there.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use url::Url;
 
@@ -28,16 +30,35 @@ pub(super) struct QueueTlsFile {
     key_file: Option<String>,
 }
 
+/// The files of [`QueueTlsFile`], their places known.
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_field_names, reason = "as people write them")]
+pub(super) struct QueueTls {
+    ca_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+}
+
+impl QueueTlsFile {
+    pub(super) fn expanded(self, variables: &Variables) -> Result<QueueTls, ConfigError> {
+        let place = |key: &str, file: Option<String>| {
+            file.map(|file| expand(&format!("queue.tls.{key}"), &file, variables))
+                .transpose()
+        };
+        Ok(QueueTls {
+            ca_file: place("ca_file", self.ca_file)?,
+            cert_file: place("cert_file", self.cert_file)?,
+            key_file: place("key_file", self.key_file)?,
+        })
+    }
+}
+
 /// The queue's URL with the files as parameters.
-pub(super) fn with_certificates(
-    url: Secret,
-    tls: QueueTlsFile,
-    variables: &Variables,
-) -> Result<Secret, ConfigError> {
+pub(super) fn with_certificates(url: Secret, tls: &QueueTls) -> Result<Secret, ConfigError> {
     let files = [
-        ("queue.tls.ca_file", CA_FILE, tls.ca_file),
-        ("queue.tls.cert_file", CERT_FILE, tls.cert_file),
-        ("queue.tls.key_file", KEY_FILE, tls.key_file),
+        ("queue.tls.ca_file", CA_FILE, &tls.ca_file),
+        ("queue.tls.cert_file", CERT_FILE, &tls.cert_file),
+        ("queue.tls.key_file", KEY_FILE, &tls.key_file),
     ];
     if files.iter().all(|(_, _, file)| file.is_none()) {
         return Ok(url);
@@ -55,8 +76,7 @@ pub(super) fn with_certificates(
                 format!("the parameter {parameter} of queue.url says it already"),
             ));
         }
-        let path = expand(setting, &file, variables)?;
-        let path = path.to_string_lossy();
+        let path = file.to_string_lossy();
         parsed.query_pairs_mut().append_pair(parameter, &path);
     }
     let is_there = |wanted: &str| parsed.query_pairs().any(|(name, _)| name == wanted);

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use url::Url;
 
 use super::profile::entry;
+use super::spark_connect::server_and_token;
 
 const NOT_TEXT: &str = "is a secret, which is text: put it in quotes";
 
@@ -104,6 +106,16 @@ pub enum SecretSource {
         profile: String,
         /// The name of the value.
         name: String,
+        /// The workspace that the profile names: its secrets are shown to no other one.
+        host: Option<String>,
+    },
+    /// The value is the token in the `sc://` URL that stands in a file, read each time it is
+    /// needed.
+    Url {
+        /// The file.
+        file: PathBuf,
+        /// The server that the URL names: its token is shown to no other one.
+        server: Url,
     },
 }
 
@@ -131,9 +143,25 @@ pub enum SecretError {
         /// The name of the value.
         name: String,
     },
+    /// The URL no longer has it.
+    #[error("the URL in {0} has no token")]
+    NotInUrl(PathBuf),
+    /// It belongs to another host by now.
+    #[error("{0} names another host by now: have the configuration read again (SIGHUP)")]
+    Elsewhere(String),
 }
 
 impl SecretSource {
+    /// The setting to look at where the secret can't be had; `key` is that of its value.
+    pub fn setting(&self, key: &str) -> String {
+        match self {
+            Self::Value(_) => key.to_owned(),
+            Self::File(_) => format!("{key}_file"),
+            Self::Profile { .. } => "profile".to_owned(),
+            Self::Url { .. } => "url_file".to_owned(),
+        }
+    }
+
     /// The secret as it is now. Blank space around a file's content is not part of it.
     pub async fn read(&self) -> Result<Secret, SecretError> {
         match self {
@@ -143,7 +171,14 @@ impl SecretSource {
                 file,
                 profile,
                 name,
-            } => of_profile(file, tokio::fs::read_to_string(file).await, profile, name),
+                host,
+            } => {
+                let read = tokio::fs::read_to_string(file).await;
+                of_profile(file, read, profile, name, host.as_deref())
+            }
+            Self::Url { file, server } => {
+                of_url(file, tokio::fs::read_to_string(file).await, server)
+            }
         }
     }
 
@@ -156,7 +191,12 @@ impl SecretSource {
                 file,
                 profile,
                 name,
-            } => of_profile(file, std::fs::read_to_string(file), profile, name),
+                host,
+            } => {
+                let read = std::fs::read_to_string(file);
+                of_profile(file, read, profile, name, host.as_deref())
+            }
+            Self::Url { file, server } => of_url(file, std::fs::read_to_string(file), server),
         }
     }
 }
@@ -178,8 +218,13 @@ fn of_profile(
     read: std::io::Result<String>,
     profile: &str,
     name: &str,
+    host: Option<&str>,
 ) -> Result<Secret, SecretError> {
     let text = content(file, read)?;
+    if entry(text.expose(), profile, "host").is_some_and(|now| Some(now) != host) {
+        let place = format!("the profile [{profile}] of {}", file.display());
+        return Err(SecretError::Elsewhere(place));
+    }
     let value = entry(text.expose(), profile, name);
     value
         .map(|value| value.to_owned().into())
@@ -188,6 +233,17 @@ fn of_profile(
             profile: profile.to_owned(),
             name: name.to_owned(),
         })
+}
+
+fn of_url(file: &Path, read: std::io::Result<String>, server: &Url) -> Result<Secret, SecretError> {
+    match server_and_token(&content(file, read)?) {
+        Some((now, _)) if now != *server => {
+            let place = format!("the URL in {}", file.display());
+            Err(SecretError::Elsewhere(place))
+        }
+        Some((_, Some(token))) => Ok(token),
+        _ => Err(SecretError::NotInUrl(file.to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -216,5 +272,28 @@ mod tests {
             std::fs::write(&path, format!("{token}\n")).unwrap();
             assert_eq!(source.read_at_start().unwrap().expose(), token);
         }
+    }
+
+    #[test]
+    fn a_token_in_a_url_is_read_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("url");
+        let source = SecretSource::Url {
+            file: path.clone(),
+            server: "https://spark.example:15002".parse().unwrap(),
+        };
+        for token in ["one", "a%2Fb"] {
+            let url = format!("sc://spark.example/;use_ssl=true;token={token}\n");
+            std::fs::write(&path, url).unwrap();
+            let read = source.read_at_start().unwrap();
+            assert_eq!(read.expose(), token.replace("%2F", "/"));
+        }
+        std::fs::write(&path, "sc://spark.example/;use_ssl=true").unwrap();
+        let error = source.read_at_start().unwrap_err();
+        assert!(matches!(&error, SecretError::NotInUrl(file) if *file == path));
+        // Another server's token is not for this one.
+        std::fs::write(&path, "sc://other.example/;use_ssl=true;token=three").unwrap();
+        let error = source.read_at_start().unwrap_err();
+        assert!(matches!(&error, SecretError::Elsewhere(_)), "{error}");
     }
 }

@@ -47,8 +47,8 @@ pub(super) fn spark_connect(
         return Err(value(at("max_active_runs"), "must be at least 1"));
     }
     let max_active_runs = file.max_active_runs;
-    let url = secret(&at("url"), file.url, file.url_file, variables)?;
-    let url = url.map(|url| url.read_at_start()).transpose();
+    let source = secret(&at("url"), file.url, file.url_file, variables)?;
+    let url = source.as_ref().map(SecretSource::read_at_start).transpose();
     let url = url.map_err(|e| value(at("url_file"), e.to_string()))?;
     let ca_file = file.tls.ca_file;
     let ca_file = ca_file.map(|file| expand(&at("tls.ca_file"), &file, variables));
@@ -98,7 +98,14 @@ pub(super) fn spark_connect(
             "stands in the url too: only one of them may be set",
         ));
     }
-    let token = own.or(address.token.map(SecretSource::Value));
+    let in_url = address.token.map(|token| match source {
+        Some(SecretSource::File(file)) => SecretSource::Url {
+            file,
+            server: address.endpoint.clone(),
+        },
+        _ => SecretSource::Value(token),
+    });
+    let token = own.or(in_url);
     if token.is_some() && !address.tls && !is_loopback(&address.endpoint) {
         return Err(value(
             at("url"),
@@ -120,6 +127,12 @@ pub(super) fn spark_connect(
         compute: compute.map(Box::new),
         max_active_runs,
     })
+}
+
+/// The server that a `sc://` URL names, and the token in it.
+pub(super) fn server_and_token(url: &Secret) -> Option<(Url, Option<Secret>)> {
+    let address = Address::read("url", url).ok()?;
+    Some((address.endpoint, address.token))
 }
 
 /// What a `sc://HOST:PORT/;KEY=VALUE;...` says.

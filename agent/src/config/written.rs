@@ -1,7 +1,8 @@
 //! What was written in the settings, to tell what another reading changed.
 //!
 //! What is written holds secrets, so only fingerprints of it are kept. A setting that is left out
-//! and the same one with its default count as different.
+//! and the same one with its default count as different. What stands in other files (a profile, a
+//! URL) counts too, but for the secrets that are read there anew whenever they are needed.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +10,13 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use config::{Map, Value, ValueKind};
+use url::Url;
+
+use super::Connection;
+use super::secret::Secret;
 
 const CONNECTIONS: &str = "connections";
+const QUEUE: &str = "queue";
 
 /// Fingerprints of what was written. `Debug` leaves them out: they tell a person nothing.
 #[derive(Clone, Default)]
@@ -39,6 +45,29 @@ impl Written {
         written
     }
 
+    /// A connection's settings came to this, by what stands in other files and in variables.
+    pub(super) fn came_to(&mut self, name: &str, connection: &Connection) {
+        // It prints everything but secrets.
+        let mut found = format!("{connection:?}");
+        if let Connection::SparkConnect(settings) = connection {
+            // Headers are of the URL, which is read once.
+            let headers = settings.headers.iter().map(|(_, header)| header.expose());
+            found.extend(headers.flat_map(|header| ["\n", header]));
+        }
+        add(&mut self.connections, name, &found);
+    }
+
+    /// The URL in the queue's file leads there. As whom is none of the worker's business: that is
+    /// read anew for each connection.
+    pub(super) fn leads_to(&mut self, url: &Secret) {
+        let place = Url::parse(url.expose()).ok().map(|mut url| {
+            url.set_query(None);
+            let _ = url.set_username("").and_then(|()| url.set_password(None));
+            String::from(url)
+        });
+        add(&mut self.sections, QUEUE, &place.unwrap_or_default());
+    }
+
     /// The sections, and settings in none, that were written otherwise in `newer`. Connections are
     /// told by [`Written::changed_connections`].
     pub fn changed_sections(&self, newer: &Self) -> BTreeSet<String> {
@@ -55,6 +84,14 @@ impl fmt::Debug for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Written")
     }
+}
+
+/// Has a fingerprint cover something more.
+fn add(fingerprints: &mut BTreeMap<String, u64>, name: &str, found: &str) {
+    let fingerprint = fingerprints.entry(name.to_owned()).or_default();
+    let mut hasher = DefaultHasher::new();
+    (*fingerprint, found).hash(&mut hasher);
+    *fingerprint = hasher.finish();
 }
 
 fn changed(older: &BTreeMap<String, u64>, newer: &BTreeMap<String, u64>) -> BTreeSet<String> {

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ struct Inner {
     epoch: (Timestamp, Instant),
     runs: Mutex<HashMap<Key, Arc<FakeRun>>>,
     faults: Mutex<VecDeque<(Call, Trouble)>>,
+    needs_attendance: AtomicBool,
 }
 
 impl Default for Inner {
@@ -58,6 +60,7 @@ impl Default for Inner {
             epoch: (Timestamp::now(), Instant::now()),
             runs: Mutex::default(),
             faults: Mutex::default(),
+            needs_attendance: AtomicBool::default(),
         }
     }
 }
@@ -149,6 +152,11 @@ impl World {
         }
     }
 
+    /// Its engines say from now on that runs need somebody who attends them.
+    pub fn wants_attendance(&self) {
+        self.0.needs_attendance.store(true, Ordering::Relaxed);
+    }
+
     fn trouble(&self, call: Call) -> Option<Trouble> {
         let mut faults = lock(&self.0.faults);
         let next = faults.iter().position(|(kind, _)| *kind == call)?;
@@ -229,6 +237,10 @@ impl Engine for FakeEngine {
 
     async fn check(&self) -> Result<String, Fault> {
         Ok("an engine in memory".to_owned())
+    }
+
+    fn needs_attendance(&self) -> bool {
+        self.world.0.needs_attendance.load(Ordering::Relaxed)
     }
 
     fn trouble(&self) -> Option<String> {

@@ -12,6 +12,8 @@
 pub mod conformance;
 pub mod databricks;
 pub mod fake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod spark_connect;
 pub mod table;
 mod text;
@@ -20,10 +22,11 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sparkferry_shared::request::OnFailure;
-use sparkferry_shared::{ErrorClass, Names, RunError, Work};
+use sparkferry_shared::{Attempt, ErrorClass, Names, RunError, Work};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// The code of a loss that may be the release of a run that is done, by another worker: it never
@@ -50,8 +53,20 @@ pub trait Engine: Send + Sync {
     /// Reaches the engine and says in one line what was found (host, user, version).
     async fn check(&self) -> Result<String, Fault>;
 
+    /// Whether its runs end when no worker attends them. The request of such a run is kept until the
+    /// run has ended, also where its result is due before (`wait` false, `on_timeout` "abandon").
+    fn needs_attendance(&self) -> bool {
+        false
+    }
+
     /// What is wrong with the engine at the moment, for a person, as its calls of late tell.
     fn trouble(&self) -> Option<String>;
+
+    /// How far the engine's clock is ahead of this machine's, as far as is known. What is counted
+    /// from the times in [`Facts`] is counted by the engine's clock.
+    fn clock_ahead(&self) -> SignedDuration {
+        SignedDuration::ZERO
+    }
 }
 
 /// Which run to find or start.
@@ -69,6 +84,10 @@ pub struct Start<'a> {
     pub seen_before: bool,
     /// What to do about a name that the engine doesn't know.
     pub unknown: Unknown,
+    /// The attempts before this one: all of them ended, and earned it.
+    pub past: &'a [Attempt],
+    /// Since when this worker has been asking for this attempt without a fault.
+    pub since: Instant,
 }
 
 /// What to do about a name that the engine doesn't know.
@@ -234,6 +253,19 @@ pub enum Fault {
         /// The call may have taken effect (it was sent, and no refusal came back).
         perhaps_done: bool,
     },
+    /// No call went wrong, and it is too early: what the run is to run on is being made ready. Ask
+    /// again.
+    #[error("{message}")]
+    Waiting {
+        /// What is waited for, for a person.
+        message: String,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// What the run is to run on does not become ready: the attempt failed, and no run was begun.
+    /// Its class decides about another attempt.
+    #[error("{}", .0.message)]
+    Unready(Box<RunError>),
     /// The engine understood and refuses. Repeating changes nothing.
     #[error("{}", .0.message)]
     Refused(Box<RunError>),
@@ -248,7 +280,10 @@ impl Fault {
     pub fn to_error(&self) -> RunError {
         match self {
             Self::Passing { message, class, .. } => RunError::new(*class, message.clone()),
-            Self::Refused(error) | Self::Lost(error) => (**error).clone(),
+            Self::Waiting { message, .. } => {
+                RunError::new(ErrorClass::Infrastructure, message.clone())
+            }
+            Self::Unready(error) | Self::Refused(error) | Self::Lost(error) => (**error).clone(),
         }
     }
 }

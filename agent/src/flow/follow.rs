@@ -108,14 +108,9 @@ impl Flow<'_> {
                 Some(s) => (Some(s.again), s.give_up()),
                 None => (None, None),
             };
-            let began = run.facts().started_at.unwrap_or(attached_at);
-            let late = self.late(began).filter(|_| wanted);
+            let late = self.late(run, attached_at).filter(|_| wanted);
             // One timer for all: this waits in every driver.
-            let wake = [
-                late.as_ref().map(|(moment, _)| self.instant(*moment)),
-                again,
-                give_up,
-            ];
+            let wake = [late.map(|(moment, _)| self.instant(moment)), again, give_up];
             tokio::select! {
                 biased;
                 change = run.next() => match change {
@@ -133,7 +128,8 @@ impl Flow<'_> {
                 }
                 () = at(wake.into_iter().flatten().min()) => {}
             }
-            if let Some((moment, stop)) = late
+            // Looked at once more: what is known of the engine's clock may have changed meanwhile.
+            if let Some((moment, stop)) = self.late(run, attached_at)
                 && stopping.is_none()
                 && self.host.now() >= moment
             {
@@ -174,7 +170,9 @@ impl Flow<'_> {
     }
 
     /// When the attempt is late, and why then; `None` where it can't be.
-    fn late(&self, began: Timestamp) -> Option<(Timestamp, Stop)> {
+    fn late(&self, run: &dyn Run, attached_at: Timestamp) -> Option<(Timestamp, Stop)> {
+        let began = run.facts().started_at;
+        let began = began.map_or(attached_at, |at| self.by_our_clock(at));
         let seconds = self.request.timeout_seconds;
         let timeout = (seconds > 0)
             .then(|| began.checked_add(Duration::from_secs(seconds)).ok())

@@ -9,12 +9,16 @@
 //! | `mod.rs` | the walk over the attempts |
 //! | `attach` | from a name to a run, through faults |
 //! | `follow` | from a run to its ending: cancels, timeouts, the deadline |
+//! | `past` | the attempts so far, and what they make of an ending |
+//!
+//! A result may be out before its run has ended, where the engine's runs need to be attended.
 //!
 //! Guarantees: SUCCESS only if the engine said so; CANCELED only if nothing was started or the
 //! engine said so; past the deadline nothing new is started.
 
 mod attach;
 mod follow;
+mod past;
 mod persist;
 #[cfg(test)]
 mod tests;
@@ -23,15 +27,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sparkferry_shared::event::EventDetails;
+use sparkferry_shared::request::OnTimeout;
 use sparkferry_shared::{Attempt, ErrorClass, EventType, Names, Outcome, Request, RunError};
 
 use crate::engine::{CLOSED, Ended, Engine, Facts, Fault, Run, Unknown};
 use crate::retry::RetryPolicy;
 use attach::Found;
 use follow::{Followed, Stop};
+use past::Past;
 
 /// An attempt that an earlier worker may have started began, by its clock, before the request came
 /// here. Clocks of workers may differ by this much.
@@ -51,6 +58,10 @@ pub trait Host: Send + Sync {
     /// Returns again at once when asked again. Cancel safe.
     async fn cancelled(&self) -> String;
 
+    /// Publishes a result before the request is done, which stays on loan: nothing that comes
+    /// later changes it. Returns once it is confirmed. Cancel safe.
+    fn announce<'a>(&'a self, ending: &Ending) -> BoxFuture<'a, ()>;
+
     /// Tells an event.
     fn tell(&self, event: EventType, attempt: Option<u32>, details: EventDetails);
 
@@ -62,7 +73,7 @@ pub trait Host: Send + Sync {
 pub struct Ending {
     /// How.
     pub outcome: Outcome,
-    /// Every attempt, the first one first.
+    /// The attempts, the first one first; of very many some in between are missing.
     pub attempts: Vec<Attempt>,
     /// What the last attempt produced.
     pub output: Option<Value>,
@@ -70,6 +81,8 @@ pub struct Ending {
     pub error: Option<RunError>,
     /// The last run, to be released once the request is acknowledged.
     pub run: Option<Box<dyn Run>>,
+    /// It was published while the run went on ([`Host::announce`]).
+    pub announced: bool,
 }
 
 /// Everything that one walk works with.
@@ -99,14 +112,14 @@ impl Flow<'_> {
         let mut seen = self.seen_before;
         loop {
             // What takes its turn for a moment is boxed: the walk itself is as large as following.
-            let found = Box::pin(self.attach(number, seen)).await;
+            let found = Box::pin(self.attach(number, seen, past.attempts())).await;
             let (mut run, adopted) = match found {
                 Found::Run(attached) => (attached.run, attached.adopted),
-                Found::Lost(error) => {
+                Found::Over(outcome, error) => {
                     self.host.attempt_ended(Some(error.class));
-                    // Nothing is known of its run but that it was there before us.
+                    // Of a lost run nothing is known but that it was there before us.
                     let facts = Facts {
-                        adopted: true,
+                        adopted: outcome == Outcome::Lost,
                         ..Facts::default()
                     };
                     past.attempt(number, &self.names, facts, Some(error.clone()));
@@ -117,7 +130,7 @@ impl Flow<'_> {
                             continue;
                         }
                         Next::Stop(stop) => return past.stopped(&stop, error),
-                        Next::No => return past.ending(Outcome::Lost, Some(error)),
+                        Next::No => return past.ending(outcome, Some(error)),
                     }
                 }
                 Found::Refused(error) => return past.refused(error),
@@ -130,10 +143,12 @@ impl Flow<'_> {
             // What was cancelled meanwhile is followed to the ending that this brings.
             if !self.request.wait && self.host.cancelled().now_or_never().is_none() {
                 past.attempt(number, &self.names, run.facts(), None);
-                return past.with_run(Outcome::Submitted, None, None, run);
+                let submitted = past.with_run(Outcome::Submitted, None, None, run);
+                return Box::pin(self.outlived(number, submitted)).await;
             }
 
             let Followed { ended, stop } = self.follow(number, &mut *run).await;
+            let abandoned = ended.is_none() && self.request.on_timeout == OnTimeout::Abandon;
             let (outcome, error) = match ended {
                 Some(ended) => judge(ended, stop.as_ref()),
                 None => (Outcome::TimedOut, stop.as_ref().map(Stop::to_error)),
@@ -156,8 +171,41 @@ impl Flow<'_> {
                 }
             }
             let output = Box::pin(self.output(outcome, &mut *run)).await;
-            return past.with_run(outcome, output, error, run);
+            let ending = past.with_run(outcome, output, error, run);
+            return if abandoned {
+                Box::pin(self.outlived(number, ending)).await
+            } else {
+                ending
+            };
         }
+    }
+
+    /// An ending that its run outlives. Where the engine's runs need somebody who attends them, the
+    /// result is published now, and the run followed to its end meanwhile and afterwards. It may still
+    /// be cancelled, also for being late.
+    async fn outlived(&mut self, number: u32, mut ending: Ending) -> Ending {
+        if !self.engine.needs_attendance() {
+            return ending;
+        }
+        let Some(mut run) = ending.run.take() else {
+            return ending;
+        };
+        let announced = self.host.announce(&ending);
+        if self.request.on_timeout == OnTimeout::Abandon {
+            self.request.timeout_seconds = 0;
+            self.request.deadline = None;
+        }
+        tokio::join!(announced, self.follow(number, &mut *run));
+        Ending {
+            announced: true,
+            run: Some(run),
+            ..ending
+        }
+    }
+
+    /// A moment of the engine's, by our clock.
+    fn by_our_clock(&self, at: Timestamp) -> Timestamp {
+        at.checked_sub(self.engine.clock_ahead()).unwrap_or(at)
     }
 
     /// Whether the attempt after this failure, due at this moment, may have been started by an
@@ -192,14 +240,22 @@ impl Flow<'_> {
             return Next::No;
         };
         let now = self.host.now();
-        let due = ended_at.unwrap_or(now).checked_add(wait);
-        let due = due.unwrap_or(Timestamp::MAX);
+        let ended_at = ended_at.map_or(now, |at| self.by_our_clock(at));
+        let due = ended_at.checked_add(wait).unwrap_or(Timestamp::MAX);
         if let Some(deadline) = self.request.deadline
             && due >= deadline
         {
+            // When a lost run ended nobody knows: an earlier worker may have begun the next in time.
+            if self.seen_before && error.class == ErrorClass::Lost {
+                return Next::Attempt {
+                    perhaps_begun: true,
+                };
+            }
             return Next::Stop(Stop::Deadline(deadline));
         }
         let delay = Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO);
+        // The run has ended: by a clock that we can trust there is no longer to wait.
+        let delay = delay.min(wait);
         let details = EventDetails {
             delay_ms: Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
             error: Some(error.clone()),
@@ -292,88 +348,5 @@ fn judge(ended: Ended, stop: Option<&Stop>) -> (Outcome, Option<RunError>) {
         Ended::TimedOut(f) => (Outcome::TimedOut, Some(f.error)),
         Ended::Failed(f) => (Outcome::Failed, Some(f.error)),
         Ended::Lost(f) => (Outcome::Lost, Some(f.error)),
-    }
-}
-
-/// The attempts so far.
-#[derive(Default)]
-struct Past {
-    attempts: Vec<Attempt>,
-}
-
-impl Past {
-    fn attempt(&mut self, number: u32, names: &Names, facts: Facts, error: Option<RunError>) {
-        self.attempts.push(Attempt {
-            number,
-            key: names.key(number),
-            run_id: facts.run_id,
-            operation_ids: facts.operation_ids,
-            run_page_url: facts.run_page_url,
-            state: facts.state,
-            status: facts.status,
-            started_at: facts.started_at,
-            ended_at: facts.ended_at,
-            setup_duration_ms: facts.setup_duration_ms,
-            execution_duration_ms: facts.execution_duration_ms,
-            queue_duration_ms: facts.queue_duration_ms,
-            adopted: facts.adopted,
-            error,
-        });
-    }
-
-    fn ending(self, outcome: Outcome, error: Option<RunError>) -> Ending {
-        Ending {
-            outcome,
-            attempts: self.attempts,
-            output: None,
-            error,
-            run: None,
-        }
-    }
-
-    fn with_run(
-        self,
-        outcome: Outcome,
-        output: Option<Value>,
-        error: Option<RunError>,
-        run: Box<dyn Run>,
-    ) -> Ending {
-        Ending {
-            output,
-            run: Some(run),
-            ..self.ending(outcome, error)
-        }
-    }
-
-    /// The engine refused to start an attempt.
-    fn refused(self, error: RunError) -> Ending {
-        let outcome = if self.attempts.is_empty() {
-            Outcome::Rejected
-        } else {
-            Outcome::Failed
-        };
-        self.ending(outcome, Some(error))
-    }
-
-    /// Stopped after a failed attempt, before the next one.
-    fn stopped(self, stop: &Stop, last: RunError) -> Ending {
-        let mut error = stop.to_error();
-        error.message = format!("{}; the last attempt: {}", error.message, last.message);
-        error.trace = last.trace;
-        error.tasks = last.tasks;
-        self.ending(stop.outcome(), Some(error))
-    }
-
-    /// Stopped while an attempt was to be started.
-    fn unstarted(self, stop: &Stop, fault: Option<&Fault>) -> Ending {
-        let mut error = stop.to_error();
-        if let Some(fault) = fault {
-            error.message = format!("{}; the engine: {fault}", error.message);
-        }
-        let outcome = match stop {
-            Stop::Deadline(_) if self.attempts.is_empty() => Outcome::Expired,
-            _ => stop.outcome(),
-        };
-        self.ending(outcome, Some(error))
     }
 }

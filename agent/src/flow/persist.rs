@@ -27,6 +27,9 @@ pub(super) fn pause(backoff: &mut ExponentialBackoff, fault: &Fault) -> Duration
         Fault::Passing {
             retry_after: Some(asked),
             ..
+        }
+        | Fault::Waiting {
+            retry_after: asked, ..
         } => ours.max(*asked),
         _ => ours,
     }

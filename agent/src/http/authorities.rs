@@ -30,3 +30,12 @@ pub fn authorities(file: &Path, read: io::Result<Vec<u8>>) -> Result<Vec<u8>, St
     }
     Ok(text)
 }
+
+/// What is wrong where `tls.ca_file` names nobody and the system's authorities can't be had, for
+/// which a library has its own words.
+pub fn no_authorities(why: &str) -> String {
+    format!(
+        "whose certificates are to be believed is not known ({why}): install ca-certificates here, \
+         or name an authority's certificate by tls.ca_file"
+    )
+}

@@ -11,7 +11,7 @@ use reqwest::tls::Version;
 use reqwest::{Certificate, Client, Proxy};
 use url::Url;
 
-use super::authorities::authorities;
+use super::authorities::{authorities, no_authorities};
 use super::fault::cause;
 use super::renewed::{Lasting, Renewed};
 use crate::config::{Reach, Secret, SecretSource, check_proxy, is_loopback};
@@ -182,7 +182,7 @@ impl Recipe {
         }
         builder.build().map_err(|error| match files.authorities {
             Some(_) => self.unusable(&error),
-            None => cause(&error),
+            None => no_authorities(&cause(&error)),
         })
     }
 

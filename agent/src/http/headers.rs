@@ -9,15 +9,17 @@ use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 /// The longest `Retry-After` that is believed. A server that asks for more is asked again then.
 const LONGEST: Duration = Duration::from_hours(1);
 
-/// How long the server asks to be left alone: `Retry-After` in seconds or as an HTTP date, counted
-/// from `now`, at most an hour. What is neither is no wish.
+/// How long the server asks to be left alone: `Retry-After` in seconds or as an HTTP date, at most an
+/// hour. A date is counted from when the server sent its reply, by its own clock, or else from `now`.
+/// What is neither is no wish.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = text.parse() {
         Duration::try_from_secs_f64(seconds).ok()?
     } else {
         let until = time(headers, &RETRY_AFTER)?;
-        Duration::try_from(until.duration_since(now)).unwrap_or_default()
+        let since = date(headers).unwrap_or(now);
+        Duration::try_from(until.duration_since(since)).unwrap_or_default()
     };
     Some(wait.min(LONGEST))
 }
@@ -54,5 +56,17 @@ mod tests {
             assert_eq!(asked(nonsense), None, "{nonsense:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), Timestamp::UNIX_EPOCH), None);
+    }
+
+    #[test]
+    fn a_date_is_the_servers_whatever_our_clock_says() {
+        let mut headers = HeaderMap::new();
+        let mut put = |name, text: &str| headers.insert(name, text.parse().unwrap());
+        put(RETRY_AFTER, "Sat, 21 Nov 2026 08:01:30 GMT");
+        put(DATE, "Sat, 21 Nov 2026 08:01:00 GMT");
+        for now in ["2026-11-21T07:00:00Z", "2026-11-21T09:00:00Z"] {
+            let asked = retry_after(&headers, now.parse().unwrap());
+            assert_eq!(asked, Some(Duration::from_secs(30)), "{now}");
+        }
     }
 }

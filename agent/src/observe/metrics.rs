@@ -10,7 +10,7 @@
 //! | `sparkferry_buried_total` | counter | connection, reason | messages that could not be read |
 //! | `sparkferry_handed_back_total` | counter | connection | deliveries given back before the hold limit or at a drain |
 //! | `sparkferry_attempts_total` | counter | connection, class | attempts ended; `class` is `none` where nothing went wrong |
-//! | `sparkferry_engine_calls_total` | counter | connection, call, status | calls to the engine; `status` is the HTTP status or `fault` |
+//! | `sparkferry_engine_calls_total` | counter | connection, call, status | calls to the engine, and, as `token/KIND`, to the endpoints that issue tokens for it; `status` is the HTTP status or `fault` |
 //! | `sparkferry_unknown_states_total` | counter | connection | states that this version has no word for; such runs are waited for |
 //! | `sparkferry_request_duration_seconds` | histogram | connection | from receipt to acknowledgement |
 //! | `sparkferry_publish_confirm_seconds` | histogram | | from publishing a result to its confirm |

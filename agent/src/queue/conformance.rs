@@ -38,6 +38,7 @@ pub use news::{
 pub use settling::{
     a_finished_request_is_gone_and_its_result_heard, a_finished_request_submitted_again,
     one_result_answers_every_delivery_of_its_request, what_cannot_be_read_is_buried,
+    what_is_announced_is_heard_and_stays_on_loan,
 };
 
 /// How long a story waits for what must happen: a dead worker's leases have 30 s.
@@ -94,6 +95,7 @@ macro_rules! queue_conformance {
             one_subscription_takes_the_place_of_another
             a_finished_request_is_gone_and_its_result_heard
             one_result_answers_every_delivery_of_its_request
+            what_is_announced_is_heard_and_stays_on_loan
             a_finished_request_submitted_again
             what_cannot_be_read_is_buried
             a_cancel_reaches_workers_of_now_and_later
@@ -194,6 +196,7 @@ fn answer(delivery: &Delivery) -> Answer {
         reply_to: delivery.reply_to.clone(),
         correlation_id: delivery.correlation_id.clone(),
         trace: delivery.trace.clone(),
+        announced: false,
     }
 }
 

@@ -41,7 +41,8 @@ pub trait Queue: Send + Sync {
     async fn cancels(&self) -> mpsc::Receiver<SentCancel>;
 
     /// Publishes a result and, once that is confirmed, acknowledges the deliveries it answers:
-    /// to the results exchange once, and to each `reply_to`.
+    /// to the results exchange once, and to each `reply_to`. Where all of them heard it by
+    /// [`Queue::announce`] already, it is acknowledged alone.
     ///
     /// Repeats for as long as one of the leases is held; a result may so be published twice.
     /// Returns once the acknowledgement is on its way.
@@ -49,6 +50,13 @@ pub trait Queue: Send + Sync {
     /// # Errors
     /// [`LeaseLost`]: none of the leases is held any more, somebody else has the request.
     async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost>;
+
+    /// Publishes a result as [`Queue::finish`] does and keeps the deliveries: the request is told of
+    /// before it is done. Answers that are [`Answer::announced`] hear no more of it.
+    ///
+    /// # Errors
+    /// [`LeaseLost`]: none of the leases is held any more, somebody else has the request.
+    async fn announce(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost>;
 
     /// Gives a delivery back; another worker, or this one, receives it again. The run goes on.
     async fn hand_back(&self, lease: &Lease);
@@ -143,6 +151,8 @@ pub struct Answer {
     pub correlation_id: Option<String>,
     /// Its trace context.
     pub trace: TraceContext,
+    /// Its producer has the result ([`Queue::announce`]).
+    pub announced: bool,
 }
 
 /// A result, ready to be published.

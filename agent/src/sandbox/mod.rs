@@ -53,7 +53,7 @@
 //! | `sandbox.setup_ms` | the task is PENDING for so long; 0 |
 //! | `sandbox.duration_ms` | and then RUNNING; 200 |
 //! | `sandbox.cancel_ms` | TERMINATING for so long when cancelled; 50 |
-//! | `sandbox.outcome` | a result state (`SUCCESS`, `FAILED`, `TIMEDOUT`, `CANCELED`, `SKIPPED`, ...) or a termination code (`CLUSTER_ERROR`, `INTERNAL_ERROR`, ...); any other word stands for both; `SUCCESS` |
+//! | `sandbox.outcome` | a result state (`SUCCESS`, `FAILED`, `TIMEDOUT`, `CANCELED`, `SKIPPED`, ...) or a termination code (`CLUSTER_ERROR`, `INTERNAL_ERROR`, ...); any other word stands for both, and with `DELETED` somebody deletes the run as soon as it has ended; `SUCCESS` |
 //! | `sandbox.outcomes` | a list with commas: the nth run or repair of the same work takes the nth word, later ones the last. The same work is the same job, or the same `run_name` of one-time runs |
 //! | `sandbox.work` | a name for the work, in place of that |
 //! | `sandbox.output` | the notebook's result, on success |
@@ -82,9 +82,11 @@
 //! | `lose_reply` | the effect happens, and the connection is closed without a reply |
 //! | `half_reply` | the effect happens, and the connection is closed after half of the body |
 //! | `delay_ms` | the reply comes late; the effect doesn't |
+//! | `strange` | the effect happens, and the reply has fields that nobody knows; runs are in states that nobody knows |
 //! | `expire_tokens` | every token issued so far expires, before the call is looked at |
 //!
-//! The first fault rule that matches, and whose luck holds, strikes. Faults never touch `/sandbox/`.
+//! The first fault rule that matches, and whose luck holds, strikes; an outage goes over all others.
+//! Faults never touch `/sandbox/`.
 //!
 //! # Books
 //! `/sandbox/` needs no token. `GET /sandbox/stats`: `calls` by name (`total` = the sum of

@@ -176,6 +176,11 @@ impl State {
                 .into(),
             },
         };
+        let reply = if fault.strange {
+            reply.strange()
+        } else {
+            reply
+        };
         match cut {
             Some(_) => self.stats.cut(name),
             None => self.stats.answered(name, reply.status),

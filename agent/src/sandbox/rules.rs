@@ -36,7 +36,7 @@ struct Rule {
 }
 
 /// The fields of a rule that make it a fault.
-const FAULT_FIELDS: [&str; 10] = [
+const FAULT_FIELDS: [&str; 11] = [
     "status",
     "retry_after",
     "body",
@@ -46,6 +46,7 @@ const FAULT_FIELDS: [&str; 10] = [
     "lose_reply",
     "half_reply",
     "outage_seconds",
+    "strange",
     "expire_tokens",
 ];
 
@@ -75,6 +76,8 @@ pub(super) struct Fault {
     pub(super) half_reply: bool,
     /// Every call is refused for so long, from the moment the rule is posted.
     pub(super) outage_seconds: Option<f64>,
+    /// The effect happens; the reply has fields and states that nobody knows.
+    pub(super) strange: bool,
     /// Every token issued so far expires.
     pub(super) expire_tokens: bool,
 }
@@ -254,11 +257,15 @@ impl Rules {
             .any(|active| active.rule.is_fault() && active.rule.names_a_subject())
     }
 
-    /// The first fault that strikes a call.
+    /// The first fault that strikes a call; an outage goes over everything else.
     pub(super) fn strike(&mut self, call: &str, subject: &Subject, now: i64) -> Option<Fault> {
-        for active in &mut self.0 {
-            if active.rule.is_fault() && active.rule.matches(call, subject) && active.strikes(now) {
-                return Some(active.rule.fault.clone());
+        for outage in [true, false] {
+            let rules = self.0.iter_mut();
+            for active in rules.filter(|active| active.until.is_some() == outage) {
+                let meant = active.rule.is_fault() && active.rule.matches(call, subject);
+                if meant && active.strikes(now) {
+                    return Some(active.rule.fault.clone());
+                }
             }
         }
         None

@@ -18,6 +18,8 @@ use super::{
     work::{Work, timeout_ms},
 };
 
+/// The outcome of a run that is deleted as soon as it has ended.
+const DELETED: &str = "DELETED";
 /// The longest idempotency token that Databricks takes.
 const TOKEN_LENGTH: usize = 64;
 
@@ -147,6 +149,9 @@ impl State {
             self.runs_by_token.insert(token.clone(), place);
         }
         self.active.insert(place);
+        if plans.iter().any(|plan| plan.ending.word() == DELETED) {
+            self.doomed.push(place);
+        }
         self.stats.started(run.token.as_deref());
         self.runs.push(run);
         for (task, plan) in plans.into_iter().enumerate() {
@@ -209,12 +214,26 @@ impl State {
         }
     }
 
-    /// Lets queued runs in whose job had room by now, each from the moment the room was there.
+    /// Lets queued runs in whose job had room by now, each from the moment the room was there; and
+    /// deletes those that were to be deleted at their end.
     pub(super) fn settle(&mut self, now: i64) {
         let Self {
-            queues, jobs, runs, ..
+            queues,
+            jobs,
+            runs,
+            doomed,
+            stats,
+            ..
         } = self;
         queues.retain(|job_id| jobs.get_mut(job_id).is_some_and(|job| job.admit(runs, now)));
+        doomed.retain(|&place| {
+            let over = runs[place].ended(now).is_some();
+            if over {
+                runs[place].deleted = true;
+                stats.deleted += 1;
+            }
+            !over
+        });
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct State {
     pub(super) runs: Vec<Run>,
     /// Positions of the runs that are not known to have ended; looked through when asked for.
     pub(super) active: BTreeSet<usize>,
+    /// Positions of the runs that are deleted as soon as they have ended.
+    pub(super) doomed: Vec<usize>,
     /// Run ids and task run ids.
     pub(super) places: HashMap<i64, Place>,
     /// Idempotency tokens, of run-now and submit alike: the run's position.
@@ -76,6 +78,7 @@ impl State {
             jobs: BTreeMap::new(),
             runs: Vec::new(),
             active: BTreeSet::new(),
+            doomed: Vec::new(),
             places: HashMap::new(),
             runs_by_token: HashMap::new(),
             works: HashMap::new(),

@@ -3,31 +3,23 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use sparkferry_shared::decode::FieldFault;
 use sparkferry_shared::event::EventDetails;
-use sparkferry_shared::{
-    ErrorClass, Event, EventType, Id, Names, Outcome, Request, RunError, RunResult, WorkKind,
-};
+use sparkferry_shared::{ErrorClass, EventType, Id, Names, Outcome, Request, RunError};
 use tokio::sync::Notify;
 
 use super::Shared;
+use super::host::LaneHost;
 use super::lane::Lane;
 use super::slot::{Loan, Slot};
 use crate::flow::{Ending, Flow, Host};
 use crate::observe::metrics;
 use crate::observe::runs::RunView;
 use crate::policy;
-use crate::queue::{Lease, Outgoing};
-
-/// How long a driver that panicked outside its request keeps what it holds: a bug that comes again
-/// with the redelivery is then one line in the log now and then, and not a worker that does nothing
-/// else.
-const AFTER_PANIC: Duration = Duration::from_secs(15);
+use crate::queue::Lease;
 
 /// What others in this worker see of a request under way.
 pub(super) struct Driver {
@@ -71,6 +63,31 @@ impl Driver {
         }
     }
 
+    /// Waits until the request is cancelled; returns why. Cancel safe.
+    pub(super) async fn cancelled(&self) -> String {
+        loop {
+            let cancelled = self.cancelled.notified();
+            if let Some(reason) = self.cancel.get() {
+                return reason.clone();
+            }
+            cancelled.await;
+        }
+    }
+
+    /// Notes what is told of the request, for the status page.
+    pub(super) fn note(&self, attempt: Option<u32>, details: &EventDetails) {
+        let mut seen = self.seen();
+        seen.attempt = attempt.or(seen.attempt);
+        seen.run_id = details.run_id.or(seen.run_id);
+        if details.run_page_url.is_some() {
+            seen.run_page_url.clone_from(&details.run_page_url);
+        }
+        if details.state.is_some() {
+            seen.state.clone_from(&details.state);
+        }
+        seen.progress = details.done.zip(details.total).or(seen.progress);
+    }
+
     /// For the status page.
     pub(super) fn view(&self, connection: &str) -> RunView {
         let seen = self.seen();
@@ -89,7 +106,7 @@ impl Driver {
         }
     }
 
-    fn labels(&self) -> BTreeMap<String, String> {
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
         self.labels.iter().cloned().collect()
     }
 
@@ -125,32 +142,27 @@ impl Drive {
         let left = self.driver.slot.close();
         // A copy of the request that comes from now on finds a driver of its own.
         drop(seat);
-        tokio::select! {
-            // The queue's close gives all back.
-            () = self.shared.drain.cancelled() => return,
-            () = tokio::time::sleep(AFTER_PANIC) => {}
-        }
-        for lease in left {
-            self.hand_back(&lease).await;
+        if self.shared.rest_after_panic().await {
+            for lease in left {
+                self.hand_back(&lease).await;
+            }
         }
     }
 
     async fn carry_out(&self, request: Result<Box<Request>, FieldFault>) {
-        let kind = request.as_ref().ok().map(|request| request.work.kind());
         let host = LaneHost {
-            shared: &self.shared,
-            lane: &self.lane,
-            driver: &self.driver,
+            drive: self,
+            names: Names::new(
+                self.shared.topology.namespace(),
+                &self.lane.name,
+                self.driver.id.as_str(),
+            ),
+            kind: request.as_ref().ok().map(|request| request.work.kind()),
         };
-        let names = Names::new(
-            self.shared.topology.namespace(),
-            &self.lane.name,
-            self.driver.id.as_str(),
-        );
         host.tell(EventType::Accepted, None, EventDetails::default());
 
         // The walk is boxed: it is the larger part of a driver, and dropped as soon as it has ended.
-        let walk = Box::pin(self.walk(&host, names, request));
+        let walk = Box::pin(self.walk(&host, request));
         let ended = tokio::select! {
             biased;
             () = self.lane.drain.cancelled() => None,
@@ -159,18 +171,13 @@ impl Drive {
         };
         if let Some(ending) = ended {
             // Boxed, as the walk: drivers are many, and few of them are at their end.
-            Box::pin(self.settle(&host, names, kind, ending)).await;
+            Box::pin(self.settle(&host, ending)).await;
         } else {
             Box::pin(self.give_back(&host)).await;
         }
     }
 
-    async fn walk(
-        &self,
-        host: &LaneHost<'_>,
-        names: Names,
-        request: Result<Box<Request>, FieldFault>,
-    ) -> Ending {
+    async fn walk(&self, host: &LaneHost<'_>, request: Result<Box<Request>, FieldFault>) -> Ending {
         let request = match request {
             Ok(request) => request,
             Err(fault) => return rejected(RunError::new(ErrorClass::Request, fault.to_string())),
@@ -186,7 +193,7 @@ impl Drive {
             engine: &*self.lane.engine,
             host,
             request,
-            names,
+            names: host.names,
             received_at: self.driver.received_at,
             seen_before: self.perhaps_begun,
             max_output_bytes: self.shared.max_output_bytes,
@@ -239,47 +246,10 @@ impl Drive {
     }
 
     /// Publishes the result, has it confirmed, acknowledges, releases.
-    async fn settle(
-        &self,
-        host: &LaneHost<'_>,
-        names: Names,
-        kind: Option<WorkKind>,
-        ending: Ending,
-    ) {
-        let Ending {
-            outcome,
-            attempts,
-            output,
-            error,
-            run,
-        } = ending;
-        let number = attempts.last().map(|attempt| attempt.number);
-        let result = RunResult {
-            id: self.driver.id.clone(),
-            outcome,
-            connection: self.lane.name.clone(),
-            kind,
-            labels: self.driver.labels(),
-            attempts,
-            output,
-            error,
-            received_at: self.driver.received_at,
-            finished_at: Timestamp::now(),
-            worker: self.shared.worker.clone(),
-            redelivered: self.redelivered,
-        };
-        let body = match serde_json::to_vec(&result) {
-            Ok(body) => body,
-            // Only a type that can't be JSON could do this, and none of ours is one.
-            Err(e) => panic!("a result can't be written as JSON: {e}"),
-        };
-        let outgoing = Outgoing {
-            message_id: names.result(),
-            id: self.driver.id.clone(),
-            connection: self.lane.name.clone(),
-            outcome,
-            body: body.into(),
-        };
+    async fn settle(&self, host: &LaneHost<'_>, ending: Ending) {
+        let (announced, run) = (ending.announced, ending.run);
+        let result = host.result(ending.outcome, ending.attempts, ending.output, ending.error);
+        let outgoing = host.outgoing(&result);
         loop {
             if !self.driver.slot.held_within_grace().await {
                 // A loan that comes in this very moment goes back: nobody would be here to use it.
@@ -292,18 +262,9 @@ impl Drive {
                 break;
             }
         }
-        let took = self.driver.received_at.duration_until(Timestamp::now());
-        metrics::result_settled(
-            &self.lane.name,
-            outcome.as_str(),
-            took.try_into().unwrap_or_default(),
-        );
-        let details = EventDetails {
-            outcome: Some(outcome),
-            error: result.error,
-            ..EventDetails::default()
-        };
-        host.tell(EventType::Finished, number, details);
+        if !announced {
+            host.tell_finished(result);
+        }
         if let Some(mut run) = run {
             run.release().await;
         }
@@ -329,6 +290,7 @@ fn rejected(error: RunError) -> Ending {
         output: None,
         error: Some(error),
         run: None,
+        announced: false,
     }
 }
 
@@ -339,61 +301,4 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without words")
-}
-
-/// The worker, as one request's flow sees it.
-struct LaneHost<'a> {
-    shared: &'a Shared,
-    lane: &'a Lane,
-    driver: &'a Driver,
-}
-
-#[async_trait]
-impl Host for LaneHost<'_> {
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-
-    async fn held(&self) {
-        self.driver.slot.held().await;
-    }
-
-    async fn cancelled(&self) -> String {
-        loop {
-            let cancelled = self.driver.cancelled.notified();
-            if let Some(reason) = self.driver.cancel.get() {
-                return reason.clone();
-            }
-            cancelled.await;
-        }
-    }
-
-    fn tell(&self, event_type: EventType, attempt: Option<u32>, details: EventDetails) {
-        {
-            let mut seen = self.driver.seen();
-            seen.attempt = attempt.or(seen.attempt);
-            seen.run_id = details.run_id.or(seen.run_id);
-            if details.run_page_url.is_some() {
-                seen.run_page_url.clone_from(&details.run_page_url);
-            }
-            if details.state.is_some() {
-                seen.state.clone_from(&details.state);
-            }
-            seen.progress = details.done.zip(details.total).or(seen.progress);
-        }
-        self.shared.queue.tell(Event {
-            event_type,
-            id: self.driver.id.clone(),
-            connection: self.lane.name.clone(),
-            at: self.now(),
-            worker: self.shared.worker.clone(),
-            labels: self.driver.labels(),
-            attempt,
-            details,
-        });
-    }
-
-    fn attempt_ended(&self, class: Option<ErrorClass>) {
-        metrics::attempt_ended(&self.lane.name, class.map(ErrorClass::as_str));
-    }
 }

@@ -1,10 +1,12 @@
 //! One connection: its queue, its engine, and one driver for each id under way.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde_json::json;
 use sparkferry_shared::decode::Unreadable;
@@ -12,13 +14,13 @@ use sparkferry_shared::{ErrorClass, Id, Outcome, RunError, Undecodable, decode};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::driver::{Drive, Driver};
+use super::driver::{Drive, Driver, panic_text};
 use super::{Served, Shared};
 use crate::config::PolicySettings;
 use crate::engine::Engine;
 use crate::observe::metrics;
 use crate::observe::runs::RunView;
-use crate::queue::{Answer, Delivery};
+use crate::queue::{Answer, Delivery, LeaseLost};
 
 /// One connection of this worker.
 pub(super) struct Lane {
@@ -95,6 +97,7 @@ impl Lane {
             reply_to: delivery.reply_to,
             correlation_id: delivery.correlation_id,
             trace: delivery.trace,
+            announced: false,
         };
         let due_back = shared.queue.hold_limit().map(due_back);
         let driver = {
@@ -139,8 +142,19 @@ impl Lane {
         tracing::warn!(connection = self.name, reason = why.reason(), error = %why, "a message can't be read and goes to the dead letters");
         let (lane, shared_) = (self.clone(), shared.clone());
         shared.spawn(async move {
-            if shared_.queue.bury(&delivery, &why).await.is_err() {
-                return;
+            let burying = AssertUnwindSafe(shared_.queue.bury(&delivery, &why)).catch_unwind();
+            match burying.await {
+                Ok(Ok(())) => {}
+                Ok(Err(LeaseLost)) => return,
+                Err(panic) => {
+                    let what = panic_text(panic.as_ref());
+                    tracing::error!(connection = lane.name, what, "burying a message panicked, which is a bug of Sparkferry's; its delivery goes back");
+                    if shared_.rest_after_panic().await {
+                        metrics::handed_back(&lane.name);
+                        shared_.queue.hand_back(&delivery.lease).await;
+                    }
+                    return;
+                }
             }
             metrics::buried(&lane.name, why.reason());
             if let Some(reply_to) = &delivery.reply_to {

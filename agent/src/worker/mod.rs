@@ -14,6 +14,7 @@
 
 mod cancels;
 mod driver;
+mod host;
 mod lane;
 mod lanes;
 mod slot;
@@ -47,6 +48,10 @@ pub use lanes::Change;
 
 /// How long a drain waits for results that are being published.
 const DRAIN_GRACE: Duration = Duration::from_secs(4);
+
+/// How long what panicked outside a request keeps what it holds: a bug that comes again with the
+/// redelivery is then one line in the log now and then, and not a worker that does nothing else.
+const AFTER_PANIC: Duration = Duration::from_secs(15);
 
 /// How often each of the worker's loops turns, though nothing happens.
 const BEAT: Duration = Duration::from_secs(1);
@@ -133,6 +138,14 @@ impl Shared {
         });
         self.drivers.spawn(watched);
     }
+
+    /// Waits after a panic whose loans are still held; false where the queue's close gives all back.
+    async fn rest_after_panic(&self) -> bool {
+        tokio::select! {
+            () = self.drain.cancelled() => false,
+            () = tokio::time::sleep(AFTER_PANIC) => true,
+        }
+    }
 }
 
 impl Worker {
@@ -167,8 +180,15 @@ impl Worker {
     /// A part of the worker itself panicked; everything is handed back all the same.
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), JoinError> {
         let mut rooms = JoinSet::new();
-        // Cancels first: a request that was cancelled while it waited should not be started.
-        let cancels = self.shared.queue.cancels().await;
+        // Cancels first: a request that was cancelled while it waited should not be started. A queue
+        // that is out of reach has none to tell, and keeps nobody from stopping.
+        let cancels = tokio::select! {
+            () = stop.cancelled() => {
+                self.drain().await;
+                return Ok(());
+            }
+            cancels = self.shared.queue.cancels() => cancels,
+        };
         rooms.spawn(heed(self.shared.clone(), self.lanes.clone(), cancels));
         for lane in self.lanes.all() {
             rooms.spawn(lane.run(self.shared.clone()));

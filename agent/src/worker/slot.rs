@@ -118,10 +118,17 @@ impl Slot {
         self.lock().held.iter().map(|h| h.answer.clone()).collect()
     }
 
+    /// Those who sent these have their result.
+    pub(super) fn announced(&self, told: &[Answer]) {
+        for held in &mut self.lock().held {
+            let lease = &held.answer.lease;
+            held.answer.announced |= told.iter().any(|answer| same(&answer.lease, lease));
+        }
+    }
+
     /// Takes these loans away: they are answered, or (not `finished`) no longer ours. True, and
     /// closed for good, if they were answered and no other one came meanwhile.
     pub(super) fn settled(&self, answered: &[Answer], finished: bool) -> bool {
-        let same = |a: &Lease, b: &Lease| a.slot == b.slot && a.number == b.number;
         let mut state = self.lock();
         state
             .held
@@ -140,6 +147,10 @@ impl Slot {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn same(a: &Lease, b: &Lease) -> bool {
+    (a.slot, a.number) == (b.slot, b.number)
 }
 
 async fn at(moment: Option<Instant>) {

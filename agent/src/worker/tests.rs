@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use sparkferry_shared::{Cancel, Outcome, Topology};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -21,7 +22,7 @@ use super::{Parts, Served, Worker};
 use crate::config::PolicySettings;
 use crate::engine::fake::{FakeEngine, World};
 use crate::queue::Outgoing;
-use memory::MemoryQueue;
+use memory::{MemoryQueue, Message};
 
 const CONNECTION: &str = "prod";
 /// Another one of the same worker, in the same world.
@@ -153,6 +154,23 @@ async fn a_copy_that_comes_after_a_panic_finds_a_driver_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_whose_burial_panics_goes_back_and_is_buried_when_it_comes_again() {
+    let story = Story::begin();
+    story.queue.panics_before.store(1, Ordering::Relaxed);
+    let began = Instant::now();
+    story.queue.put(Message {
+        connection: CONNECTION.to_owned(),
+        body: "no JSON".into(),
+        ..Message::default()
+    });
+    let buried = timeout(Duration::from_mins(1), story.queue.until_all_settled());
+    buried.await.expect("it is not kept until the drain");
+    assert_eq!(story.queue.buried.load(Ordering::Relaxed), 1);
+    assert!(began.elapsed() > Duration::from_secs(10), "it spins");
+    story.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_does_not_wait_for_what_a_panic_left() {
     let mut story = Story::begin();
     story.queue.panics_after.store(1, Ordering::Relaxed);
@@ -161,6 +179,36 @@ async fn a_drain_does_not_wait_for_what_a_panic_left() {
     let began = Instant::now();
     story.end().await;
     assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_held_until_its_run_has_ended_where_runs_need_attendance() {
+    let mut story = Story::begin();
+    story.world.wants_attendance();
+    let plan = json!({ "duration_ms": 60_000 });
+    let message = Message::run_now(CONNECTION, "early", &plan);
+    let mut body: Value = serde_json::from_slice(&message.body).expect("JSON");
+    body["wait"] = false.into();
+    story.queue.put(Message {
+        body: body.to_string().into(),
+        ..message
+    });
+    let first = story.result().await;
+    assert_eq!(first.outcome, Outcome::Submitted);
+    assert_eq!(story.queue.unsettled(), 1);
+
+    // Whoever has it next says the same, and attends the same run.
+    story.stop().await;
+    story.go_on();
+    let second = story.result().await;
+    assert_eq!(
+        (second.outcome, second.message_id),
+        (first.outcome, first.message_id)
+    );
+    story.queue.until_all_settled().await;
+    assert_eq!(story.world.runs_started(), 1);
+    assert!(story.results.try_recv().is_err(), "a third result");
+    story.end().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ base "$rust" "ENV PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
   ca-certificates,gcc,libc6-dev,protobuf-compiler,libprotobuf-dev
 
 mkdir -p "$registry"
-buildah bud --quiet --isolation chroot --pull-never --layers \
+buildah bud --quiet --format docker --isolation chroot --pull-never --layers \
   --volume "$toolchain:/usr/local/rust:ro" \
   --volume "$registry:/root/.cargo/registry" \
   --volume /etc/ssl/certs:/etc/ssl/certs:ro \

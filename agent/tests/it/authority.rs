@@ -1,12 +1,21 @@
 //! An authority of our own, which issues certificates to servers and clients of tests.
 
 use std::fs;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// Whose certificates are believed.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -49,6 +58,37 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         write(&file.with_extension("pem"), &certificate.pem());
         write(&file.with_extension("key"), &key.serialize_pem());
+    }
+}
+
+/// Takes the TLS off for somebody who speaks none. Shows the certificate that stands in the files
+/// (`FILE.pem`, `FILE.key`) now, for each connection anew.
+pub(crate) async fn terminate(
+    listener: TcpListener,
+    files: PathBuf,
+    behind: SocketAddr,
+    protocol: &str,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.expect("it is bound");
+        let certificate = CertificateDer::from_pem_file(files.with_extension("pem"));
+        let key = PrivateKeyDer::from_pem_file(files.with_extension("key"));
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.expect("a certificate")],
+                key.expect("a key"),
+            )
+            .expect("they belong together");
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        connections.spawn(async move {
+            // A client that doesn't believe us breaks off.
+            let accepting = TlsAcceptor::from(Arc::new(config)).accept(stream);
+            let mut stream = accepting.await.ok()?;
+            let mut behind = TcpStream::connect(behind).await.ok()?;
+            copy_bidirectional(&mut stream, &mut behind).await.ok()
+        });
     }
 }
 

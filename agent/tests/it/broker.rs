@@ -4,7 +4,7 @@
 //! 127.0.0.1, keeps everything in a temporary folder, and is killed when it is dropped.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -196,8 +196,12 @@ fn write(folder: &Path, name: &str, content: &str) -> PathBuf {
     path
 }
 
-/// Free a moment ago; nobody else asks for ports by number here.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
+/// Free a moment ago, and none of those that the system gives to whoever asks for any: nobody takes it
+/// until the server does, nor while the server is down.
+pub(crate) fn free_port() -> u16 {
+    let ports = std::iter::repeat_with(|| fastrand::u16(15_000..30_000));
+    let free = ports
+        .take(100)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    free.expect("a free port")
 }

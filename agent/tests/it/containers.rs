@@ -133,6 +133,42 @@ fn the_schemas_would_see_a_fault() {
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
 }
 
+/// The first document of a manifest.
+fn manifest(name: &str) -> serde_json::Value {
+    let objects = yaml(&project("docker/kubernetes").join(name));
+    let mut objects: Vec<serde_json::Value> = serde_json::from_slice(&objects).unwrap();
+    objects.swap_remove(0)
+}
+
+#[test]
+fn the_manifests_fit_the_program() {
+    let pod = manifest("deployment.yaml")["spec"]["template"]["spec"].clone();
+    // A drain takes 10 s at most.
+    assert!(pod["terminationGracePeriodSeconds"].as_u64() > Some(10));
+    let worker = &pod["containers"][0];
+    for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+        assert_eq!(worker[probe]["httpGet"]["path"], path);
+        assert_eq!(worker[probe]["httpGet"]["port"], "http");
+    }
+    assert_eq!(worker["ports"][0]["containerPort"], 8790);
+    let settings = manifest("configmap.yaml")["data"]["agent.toml"].clone();
+    let settings = settings.as_str().unwrap();
+    assert!(settings.contains("listen = \"0.0.0.0:8790\""), "{settings}");
+
+    // Names, RabbitMQ, workspaces, Spark Connect: what a worker may have to reach.
+    let policy = manifest("networkpolicy.yaml");
+    let rules = policy["spec"]["egress"].as_array().unwrap();
+    let ports = rules
+        .iter()
+        .flat_map(|rule| rule["ports"].as_array().unwrap());
+    let ports: Vec<_> = ports.map(|port| port["port"].as_u64().unwrap()).collect();
+    assert_eq!(ports, [53, 53, 5671, 5672, 443, 15002]);
+
+    // A secret that somebody made must not be put back to the words of the example.
+    let applied = manifest("kustomization.yaml")["resources"].to_string();
+    assert!(applied.contains("deployment.yaml") && !applied.contains("secret.yaml"));
+}
+
 /// Settings that are shipped inside a manifest or beside compose are settings that the program
 /// takes.
 #[test]
@@ -175,5 +211,10 @@ fn the_image_is_small_and_works_as_nobody_on_a_disk_it_cannot_write() {
         return;
     }
     let told = succeeds(&mut Command::new(project("agent/tests/containers/run.sh")));
+    eprintln!("{told}");
+    // Here, and not in a test beside this one: it is the same image.
+    let told = succeeds(&mut Command::new(project(
+        "agent/tests/containers/compose.sh",
+    )));
     eprintln!("{told}");
 }

@@ -3,15 +3,19 @@
 //!
 //! `make test` has a short form of each; `make soak` the long one, whose sizes are variables:
 //! `SOAK_QUEUES` (`quorum`, `classic`, `sqlite`, separated by commas), `SOAK_SEED` (the first),
-//! `SOAK_SEEDS` (how many in a row), `SOAK_REQUESTS`, `SOAK_WORKERS`, `SOAK_BROKER_KILLS`. The plan
-//! is printed as it goes; what the faults meet depends on the moment, too, so that the same seed is
+//! `SOAK_SEEDS` (how many in a row), `SOAK_REQUESTS`, `SOAK_WORKERS`, `SOAK_BROKER_KILLS`,
+//! `SOAK_ACTIVE` (runs at a time for each worker), `SOAK_LONGEST_MS` (of a run). The plan is printed as it goes; what the faults meet depends on the moment, too, so that the same seed is
 //! the same fire and not the same history.
 
 mod books;
+mod classic;
+mod counts;
 mod field;
 mod plan;
+mod points;
 mod rolling;
 mod says;
+mod strikes;
 
 use std::env;
 use std::str::FromStr;
@@ -21,13 +25,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sparkferry_shared::Id;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use self::books::Left;
-use self::field::{Done, Field, Queue};
-use self::plan::{Fate, Plan, fates, faulty_calls};
-use crate::broker::BrokerNode;
+use self::field::{Done, Field, Node, Queue};
+use self::plan::{Fate, Plan, Stage, fates, faulty_calls};
 use crate::stories::harness::{CONNECTION, Ground, PATIENCE, Place};
 
 /// Who submits, at once.
@@ -45,7 +47,12 @@ struct Size {
     pace: Duration,
     /// How often RabbitMQ is killed; then it is a node of our own.
     broker_kills: usize,
+    /// Nobody minds if a call takes half a minute.
+    long: bool,
 }
+
+/// What the broker is told where it is ours: it waits for a shorter time than workers hold.
+const NODE: &str = "consumer_timeout = 5000";
 
 const SHORT: Size = Size {
     requests: 300,
@@ -54,19 +61,30 @@ const SHORT: Size = Size {
     longest_run_ms: 2_000,
     pace: Duration::from_millis(1_500),
     broker_kills: 0,
+    long: false,
 };
 
-/// Submits everything, each producer its share.
+/// Submits everything, each producer its share. What the queue refuses (one that has just been
+/// declared may have no leader yet) is sent again.
 async fn submit(ground: &Ground, fates: &[Fate]) {
     let share = fates.len().div_ceil(PRODUCERS);
     let submitting = fates.chunks(share).map(|share| async move {
         let producer = ground.producer().await;
         for fate in share {
             let id: &Id = &fate.work.id;
-            let sent = producer.submit(CONNECTION, id, fate.work.body().into());
-            let sent = timeout(PATIENCE, sent).await;
-            let sent = sent.unwrap_or_else(|_| panic!("{id} can't be submitted"));
-            sent.expect("the queue takes it");
+            let taken = async {
+                let mut tries = interval(Duration::from_millis(100));
+                loop {
+                    tries.tick().await;
+                    let sent = producer.submit(CONNECTION, id, fate.work.body().into());
+                    match sent.await {
+                        Ok(()) => return,
+                        Err(error) => eprintln!("{id} is sent again: {error}"),
+                    }
+                }
+            };
+            let taken = timeout(PATIENCE, taken).await;
+            taken.unwrap_or_else(|_| panic!("{id} can't be submitted"));
         }
         producer.close().await;
     });
@@ -75,35 +93,39 @@ async fn submit(ground: &Ground, fates: &[Fate]) {
 
 /// Kills the broker so many times, spread over the results that come.
 async fn kill_again_and_again(
-    mut node: Option<BrokerNode>,
+    node: Option<Node>,
     kills: usize,
     requests: usize,
     mut progress: watch::Receiver<usize>,
-) -> Option<BrokerNode> {
+) {
     for kill in 1..=kills {
         let due = requests * kill / (kills + 1);
         let reached = progress.wait_for(|results| *results >= due).await;
         reached.expect("somebody reads the results");
         eprintln!("RabbitMQ is killed after {due} results");
-        let again = spawn_blocking(move || {
-            let mut node = node.expect("a node of our own");
+        let node = node.as_ref().expect("a node of our own");
+        node.with(|node| {
             node.kill();
             node.start_again();
-            node
-        });
-        node = Some(again.await.expect("it starts again"));
+        })
+        .await;
     }
-    node
 }
 
 /// One soak from end to end, and its line of the table.
-async fn soak(queue: Queue, node: Option<BrokerNode>, size: Size, seed: u64) -> String {
+async fn soak(queue: Queue, node: Option<Node>, size: Size, seed: u64) -> String {
     eprintln!("SOAK_SEED={seed} {size:?} {queue:?}");
     let began = Instant::now();
     let name = queue.name();
-    let plan = Plan::new(seed, size.workers, !matches!(queue, Queue::Sqlite));
+    let stage = Stage {
+        workers: size.workers,
+        broker: !matches!(queue, Queue::Sqlite),
+        node: node.is_some(),
+        long: size.long,
+    };
+    let plan = Plan::new(seed, stage);
     let fates = fates(seed, size.requests, size.longest_run_ms);
-    let mut field = Field::new(queue, size.workers, size.active).await;
+    let mut field = Field::new(queue, node.clone(), size.workers, size.active).await;
     field.workspace.rules(faulty_calls(seed)).await;
     let mut books = field.books();
     let progress = watch::Sender::new(0);
@@ -116,10 +138,10 @@ async fn soak(queue: Queue, node: Option<BrokerNode>, size: Size, seed: u64) -> 
             kill_again_and_again(node, size.broker_kills, size.requests, killing),
         )
     };
-    let node = tokio::select! {
-        ((), (), node) = work => node,
+    tokio::select! {
+        ((), (), ()) = work => {}
         () = field.suffer(plan, size.pace) => unreachable!("it goes on until all results are there"),
-    };
+    }
     let fought = began.elapsed();
 
     let rules = field.workspace.page("rules").await;
@@ -131,9 +153,10 @@ async fn soak(queue: Queue, node: Option<BrokerNode>, size: Size, seed: u64) -> 
     assert_eq!(field.settle(&mut books).await, nothing);
     let stats = field.workspace.stats().await;
     let runs = books.balance(&fates, &stats, &field.workspace.page("runs").await);
-    drop(node);
     let log = ground.log();
     assert!(!log.contains("panicked"), "{log}");
+    let waited = log.matches("timed out. Timeout value used").count();
+    eprintln!("RabbitMQ took deliveries back {waited} times, for it had waited too long");
     let Done {
         kills,
         freezes,
@@ -220,10 +243,11 @@ async fn as_long_as_it_is_told() {
     let size = Size {
         requests: variable("SOAK_REQUESTS", 10_000),
         workers: variable("SOAK_WORKERS", 3),
-        active: 200,
-        longest_run_ms: 15_000,
+        active: variable("SOAK_ACTIVE", 100),
+        longest_run_ms: variable("SOAK_LONGEST_MS", 4_000),
         pace: Duration::from_secs(2),
         broker_kills: variable("SOAK_BROKER_KILLS", 5),
+        long: true,
     };
     println!("{HEAD}");
     for seed in first..first + seeds {
@@ -235,8 +259,7 @@ async fn as_long_as_it_is_told() {
                 };
                 soak(Queue::Sqlite, None, size, seed).await
             } else {
-                let node = spawn_blocking(|| BrokerNode::start("")).await;
-                let node = node.expect("it starts");
+                let node = Node::start(NODE).await;
                 let place = match queue {
                     "quorum" => Queue::Quorum(node.url()),
                     "classic" => Queue::Classic(node.url()),

@@ -4,10 +4,15 @@
 //! stories of one test, and there is one at a time on this machine.
 
 mod adoption;
+mod asked;
+mod attended;
 mod cancel;
 mod client;
 mod cluster;
 mod conformance;
+mod crashes;
+mod faults;
+mod gate;
 mod lost;
 mod producers;
 mod sail;
@@ -16,3 +21,4 @@ mod stage;
 mod statements;
 mod takeover;
 mod tls;
+mod token;

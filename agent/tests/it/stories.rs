@@ -1,15 +1,23 @@
 //! Whole stories: worker processes, a real queue, the sandbox over HTTP.
 
+mod bad_days;
 mod broker_away;
 mod broker_faults;
+mod budget;
 mod cancels;
+mod disk_full;
 mod drain;
+mod flood;
 pub(crate) mod harness;
+mod heard;
 mod hold;
 mod kills;
 mod page;
 mod poison;
 mod policy;
 mod privilege;
+mod processes;
 mod reload;
 mod sdk;
+mod stops;
+mod workspace;

@@ -2,7 +2,8 @@
 //!
 //! The stories of a real systemd (`tests/systemd/stories.sh`) need root and what
 //! `TEST_DEPLOY=1 agent/tests/prepare.sh test` installs. Where the variable is set they
-//! are told or fail; else they are skipped, and `make test` says so.
+//! are told or fail; else they are skipped, and `make test` says so. `TEST_DEB` names a package for
+//! them, such as `make deb` makes; without it they have one of the program that the tests run.
 
 use std::collections::HashMap;
 use std::fs;
@@ -140,8 +141,10 @@ fn the_version_has_commit_and_date_as_far_as_they_are_known() {
     let version = script.version("release", &named);
     assert_eq!(version, "1.2.3 (0123456789ab 2026-11-21)");
     assert_eq!(script.version("debug", &named[1..]), "1.2.3 (2026-11-21)");
-    let unknown = [("BUILD_COMMIT", "unknown"), ("SOURCE_DATE_EPOCH", "")];
-    assert_eq!(script.version("release", &unknown), "1.2.3");
+    for epoch in ["", "0"] {
+        let unknown = [("BUILD_COMMIT", "unknown"), ("SOURCE_DATE_EPOCH", epoch)];
+        assert_eq!(script.version("release", &unknown), "1.2.3");
+    }
 
     let sources = script.sources();
     git(&["init", "--quiet"], &sources);
@@ -169,11 +172,25 @@ fn a_real_systemd_starts_watches_reloads_and_stops_it() {
         "no {}: run TEST_DEPLOY=1 agent/tests/prepare.sh test, which makes it",
         root.display()
     );
+    let folder = tempfile::tempdir_in(tools).unwrap();
+    let package = match std::env::var_os("TEST_DEB") {
+        Some(package) => PathBuf::from(package),
+        None => unoptimized(folder.path()),
+    };
+    let boot = succeeds(
+        Command::new("bash")
+            .arg(project("agent/tests/systemd/boot.sh"))
+            .args([&root, &package, &folder.path().join("boot")]),
+    );
+    let told = text(&boot.stdout);
+    assert!(told.ends_with("all told\n"), "{told}");
+}
+
+/// A package of the program that the tests were built with.
+fn unoptimized(folder: &Path) -> PathBuf {
+    let package = folder.join("sparkferry.deb");
     let prepare = project("agent/tests/prepare.sh");
     let cargo_deb = succeeds(Command::new(prepare).args(["--where", "cargo-deb"]));
-    let folder = tempfile::tempdir_in(tools).unwrap();
-    let package = folder.path().join("sparkferry.deb");
-    // The program that the tests were built with, unoptimized.
     succeeds(
         Command::new(text(&cargo_deb.stdout).trim())
             .args(["--package", "sparkferry-agent", "--locked", "--offline"])
@@ -182,13 +199,7 @@ fn a_real_systemd_starts_watches_reloads_and_stops_it() {
             .arg(&package)
             .current_dir(project(".")),
     );
-    let boot = succeeds(
-        Command::new("bash")
-            .arg(project("agent/tests/systemd/boot.sh"))
-            .args([&root, &package, &folder.path().join("boot")]),
-    );
-    let told = text(&boot.stdout);
-    assert!(told.ends_with("all told\n"), "{told}");
+    package
 }
 
 /// A worker whose service manager is this test.

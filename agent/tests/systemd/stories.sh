@@ -14,6 +14,7 @@ failed() {
   echo "FAILED in line $1: $2"
   systemctl status --no-pager --full "$SERVICE" 'sparkferry@*' || true
   journalctl --no-pager --output=short-monotonic --priority=notice --lines=60
+  journalctl --no-pager --unit=small --output=cat --lines=20
 }
 
 # fails COMMAND...: a `!` before it would not end the script.
@@ -120,6 +121,12 @@ until_true "the sandbox" get 8765 /sandbox/stats >/dev/null 2>&1
 systemctl start "$SERVICE"
 submit early 100
 until_true "the request" status_has "1 request under way"
+missing="auth.token_file: the secret's file /run/credentials/$SERVICE/secret_token can't be read"
+until_true "what is missing" status_has "prod: $missing"
+get 8790 /readyz >/tmp/readyz
+grep -q '^HTTP/1.1 503' /tmp/readyz
+grep -qF "\"prod\":\"$missing" /tmp/readyz
+book_is runs_started 0
 systemctl stop "$SERVICE"
 
 story "it is ready when its loops turn, and says so"
@@ -244,6 +251,26 @@ is ActiveState active
 succeeded upgraded
 book_is runs_started 6
 grep -q secret_token "$CONFIGURATION"
+
+story "the disk of the queue is full: that is said, and with room again the result is there"
+mkdir /run/small
+mount -t tmpfs -o size=8m tmpfs /run/small
+small=(SPARKFERRY__QUEUE__URL=sqlite:/run/small/queue.db SPARKFERRY__HTTP__LISTEN=127.0.0.1:8792
+  CREDENTIALS_DIRECTORY="/run/credentials/$SERVICE")
+systemd-run --quiet --unit=small "${small[@]/#/--setenv=}" sparkferry run
+sed 's/upgraded/cramped/g' /tmp/upgraded.json >/tmp/cramped.json
+until_true "the queue" env "${small[@]}" sparkferry submit /tmp/cramped.json
+until_true "the run" book_is runs_started 7
+head --bytes=8M /dev/zero >/run/small/filler 2>/dev/null || true
+full() { get 8792 /readyz | grep -q '"queue":"[^"]*the disk is full'; }
+until_true "the trouble" full
+rm /run/small/filler
+env "${small[@]}" sparkferry submit /tmp/cramped.json --wait --json >/tmp/cramped.result
+grep -q '"outcome":"SUCCESS"' /tmp/cramped.result
+book_is runs_started 7
+get 8792 /readyz | grep -q '"queue":null'
+systemctl stop small
+umount /run/small
 
 story "no secret is in the journal"
 journalctl --output=json | grep -v sandbox.service >/tmp/journal

@@ -308,6 +308,13 @@ fn profiles_are_read_as_databricks_tools_write_them() {
         error.contains("[DEFAULT]") && error.contains("no token"),
         "{error}"
     );
+    // Another workspace's token is not for this one.
+    std::fs::write(&path, rotated.replace("one.example", "six.example")).unwrap();
+    let error = source.read_at_start().unwrap_err().to_string();
+    assert!(
+        error.contains("[DEFAULT]") && error.contains("another host"),
+        "{error}"
+    );
     std::fs::write(&path, rotated).unwrap();
 
     // A profile by its name, in the environment and in the settings.

@@ -31,7 +31,7 @@ fn variables_win_over_the_file() {
     .unwrap();
     assert_eq!(settings.topology.namespace(), "other");
     assert!(
-        matches!(&settings.queue.place, QueuePlace::Amqp(url) if url.expose() == "amqp://guest:guest@broker")
+        matches!(&settings.queue.place, QueuePlace::Amqp(url) if url.first().expose() == "amqp://guest:guest@broker")
     );
     assert!(!settings.queue.declare);
     assert_eq!(settings.queue.hold_limit.as_secs(), 5);

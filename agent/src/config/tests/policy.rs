@@ -90,6 +90,43 @@ fn a_rule_that_can_mean_nothing_is_an_error() {
 }
 
 #[test]
+fn a_spark_connect_connection_takes_the_rules_that_it_can_apply_and_no_other() {
+    let lake = |lines: &str, rules: &str| {
+        format!(
+            "[connections.lake]\ntype = \"spark_connect\"\n{lines}\n\
+             [connections.lake.policy]\n{rules}\n"
+        )
+    };
+    let server = "url = \"sc://127.0.0.1\"";
+    let cluster = "host = \"https://a.example\"\ncluster_id = \"c\"\n\
+                   auth = { type = \"pat\", token = \"t\" }";
+    for lines in [server, cluster] {
+        let applied =
+            "max_timeout_seconds = 60\nspark_confs = [\"spark.sql.*\"]\nredelivered = \"attend\"";
+        let settings = load_text(&lake(lines, applied), &[]).unwrap();
+        let rules = settings.policies["lake"].rules();
+        assert_eq!(rules, ["max_timeout_seconds", "spark_confs"]);
+        for (rule, value) in [
+            ("jobs", "[42]"),
+            ("task_kinds", "[\"notebook_task\"]"),
+            ("run_as", "[]"),
+            ("existing_clusters", "[\"c\"]"),
+            ("serverless", "false"),
+            ("node_types", "[\"small\"]"),
+            ("max_workers", "8"),
+            ("max_autotermination_minutes", "30"),
+            ("tags", "{ team = \"etl\" }"),
+            ("spot_only", "true"),
+            ("git_hosts", "[\"git.example\"]"),
+        ] {
+            let text = lake(lines, &format!("{applied}\n{rule} = {value}"));
+            let setting = format!("connections.lake.policy.{rule}`");
+            fails(&text, &[], &[&setting, "spark_connect"]);
+        }
+    }
+}
+
+#[test]
 fn a_rule_may_come_from_the_environment() {
     let variables = [("SPARKFERRY__CONNECTIONS__PROD__POLICY__MAX_WORKERS", "8")];
     let settings = load_text(PROD, &variables).unwrap();

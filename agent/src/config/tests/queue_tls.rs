@@ -20,7 +20,7 @@ fn the_files_become_parameters_of_the_url() {
     let QueuePlace::Amqp(url) = &settings.queue.place else {
         panic!("{settings:?}");
     };
-    let url = Url::parse(url.expose()).unwrap();
+    let url = Url::parse(url.first().expose()).unwrap();
     let parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     let expected = [
         ("heartbeat", "5"),
@@ -58,4 +58,44 @@ fn what_can_not_be_meant_is_an_error() {
     for (text, word) in wrong {
         fails(&text, &[], &["queue.tls", word]);
     }
+}
+
+#[tokio::test]
+async fn a_url_in_a_file_is_read_again_with_the_same_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("url");
+    let text = format!(
+        "[queue]\nurl_file = {:?}\n[queue.tls]\nca_file = \"/ca.pem\"\n",
+        file.to_str().unwrap()
+    );
+    std::fs::write(&file, "amqps://me:hunter2@broker\n").unwrap();
+    let settings = load_text(&text, &[]).unwrap();
+    let QueuePlace::Amqp(url) = &settings.queue.place else {
+        panic!("{settings:?}");
+    };
+    std::fs::write(&file, "amqps://me:newer@broker\n").unwrap();
+    let now = url.now().await.unwrap().unwrap();
+    assert_eq!(now.expose(), "amqps://me:newer@broker?cacertfile=%2Fca.pem");
+    assert_eq!(
+        url.first().expose(),
+        "amqps://me:hunter2@broker?cacertfile=%2Fca.pem"
+    );
+
+    std::fs::write(&file, "\n").unwrap();
+    let error = url.now().await.unwrap_err().to_string();
+    for words in ["queue.url_file", "is empty", file.to_str().unwrap()] {
+        assert!(error.contains(words), "{error}");
+    }
+    std::fs::write(&file, "amqp://me:hunter2@broker").unwrap();
+    let error = url.now().await.unwrap_err().to_string();
+    assert!(
+        error.contains("queue.tls") && !error.contains(SECRET),
+        "{error}"
+    );
+
+    let settings = load_text("[queue]\nurl = \"amqp://broker\"\n", &[]).unwrap();
+    let QueuePlace::Amqp(url) = &settings.queue.place else {
+        panic!("{settings:?}");
+    };
+    assert!(url.now().await.unwrap().is_none(), "it stands in no file");
 }

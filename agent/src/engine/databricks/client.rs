@@ -33,9 +33,6 @@ const REPLY_BYTES: usize = 64 << 20;
 /// Outputs that are read at once: together they fit into memory, however many runs end together.
 const OUTPUTS_AT_ONCE: usize = 8;
 
-/// How long an answer to "do our credentials work as such?" holds.
-const ADMITTED: Duration = Duration::from_mins(1);
-
 /// One workspace.
 #[derive(Debug)]
 pub(in crate::engine) struct Client {
@@ -52,9 +49,7 @@ pub(in crate::engine) struct Client {
     outputs: Semaphore,
     /// The workspace's clock.
     pub(super) clock: Clock,
-    /// When our credentials were last seen to work as such, or not.
-    admitted: Mutex<Option<(bool, Instant)>>,
-    /// What went wrong with the last call, if the workspace is to blame or out of reach.
+    /// Whether the workspace is within reach.
     contact: Mutex<Contact>,
 }
 
@@ -94,8 +89,9 @@ impl Client {
         };
         let http = HttpClient::new(&settings.reach, &settings.host, settings.call_timeout);
         let http = Arc::new(http.map_err(failed)?);
-        let credentials =
-            Credentials::new(&settings.auth, &settings.host, &http).map_err(failed)?;
+        let connection: Arc<str> = connection.into();
+        let credentials = Credentials::new(&connection, &settings.auth, &settings.host, &http);
+        let credentials = credentials.map_err(failed)?;
         let mut base = settings.host.clone();
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -103,7 +99,7 @@ impl Client {
         let brake = Brake::new();
         Ok(Self {
             http,
-            connection: connection.into(),
+            connection,
             base,
             host,
             credentials,
@@ -112,7 +108,6 @@ impl Client {
             outputs: Semaphore::new(OUTPUTS_AT_ONCE),
             brake,
             clock: Clock::default(),
-            admitted: Mutex::new(None),
             contact: Mutex::default(),
         })
     }
@@ -122,15 +117,16 @@ impl Client {
         self.starting.turn().await;
     }
 
-    /// What is wrong with the workspace, as the last call tells; or with our credentials or
+    /// Why the workspace is out of reach, if it is; or what is wrong with our credentials or
     /// certificates, though the old ones may still serve.
     pub(in crate::engine) fn trouble(&self) -> Option<String> {
-        let ours = || {
-            let credentials = self.credentials.trouble();
-            credentials.or_else(|| self.http.trouble())
-        };
         let told = self.lock_contact().trouble().map(str::to_owned);
-        told.or_else(ours)
+        let ours = self.credentials.trouble().or_else(|| self.http.trouble());
+        match (told, ours) {
+            // A token is refused, and this is why there is no newer one.
+            (Some(told), Some(ours)) => Some(format!("{told}; {ours}")),
+            (told, ours) => told.or(ours),
+        }
     }
 
     fn lock_contact(&self) -> std::sync::MutexGuard<'_, Contact> {
@@ -209,7 +205,7 @@ impl Client {
             Call::RunNow | Call::Submit | Call::Me => {}
             _ => self.asking.turn().await,
         }
-        let token = self.token(call).await?;
+        let mut token = self.token(call).await?;
         let (mut error, status) = match self.once(call, sent.clone(), &token).await {
             Ok(body) => return Ok((body, token)),
             Err(failed) => failed,
@@ -218,12 +214,31 @@ impl Client {
             return Err(error);
         }
         if let Some(other) = self.credentials.other_than(&token).await {
-            match self.once(call, sent, &other).await {
-                Ok(body) => return Ok((body, other)),
+            token = other;
+            match self.once(call, sent.clone(), &token).await {
+                Ok(body) => return Ok((body, token)),
                 Err((later, _)) => error = later,
             }
         }
-        Err(self.judge_forbidden(error).await)
+        let asked_at = Instant::now();
+        if is_denied(&error)
+            && let Some(admitted) = self.admitted().await
+        {
+            // Between the refusal and that answer we may have been let in again.
+            token = admitted;
+            match self.once(call, sent, &token).await {
+                Ok(body) => return Ok((body, token)),
+                Err((later, _)) if is_denied(&later) => return Err(later),
+                Err((later, _)) => error = later,
+            }
+        }
+        Err(match error {
+            CallError::Refused(refusal) if refusal.status == 403 => {
+                self.note(asked_at, Some(self.not_let_in()));
+                CallError::no_credentials(&refusal.to_error().message, "is the token right?")
+            }
+            other => other,
+        })
     }
 
     async fn token(&self, call: Call) -> Result<Token, CallError> {
@@ -231,46 +246,23 @@ impl Client {
         self.credentials.token().await.map_err(why)
     }
 
-    /// A 403 refuses this request only if the credentials work as such and the text says that a
-    /// permission is missing; else they are not accepted at the moment, which is nobody's request's
-    /// fault.
-    async fn judge_forbidden(&self, error: CallError) -> CallError {
-        match error {
-            CallError::Refused(refusal) if refusal.status == 403 => {
-                let denied = refusal.code.as_deref() == Some("PERMISSION_DENIED");
-                if denied && self.admitted().await {
-                    CallError::Refused(refusal)
-                } else {
-                    CallError::no_credentials(&refusal.to_error().message, "is the token right?")
-                }
-            }
-            other => other,
-        }
+    /// Whether our credentials work as such, now. A 403 refuses a request only if they do, and the
+    /// text says that a permission is missing; else they are not accepted at the moment, which is
+    /// nobody's request's fault.
+    ///
+    /// Returns the token that was let in.
+    async fn admitted(&self) -> Option<Token> {
+        let token = self.token(Call::Me).await.ok()?;
+        let answered = self.once(Call::Me, Sent::Query(&[]), &token).await;
+        answered.is_ok().then_some(token)
     }
 
-    /// Whether our credentials work as such; an answer holds for a minute.
-    async fn admitted(&self) -> bool {
-        let kept = *self.lock_admitted();
-        if let Some((known, at)) = kept
-            && at.elapsed() < ADMITTED
-        {
-            return known;
-        }
-        let Ok(token) = self.token(Call::Me).await else {
-            return false;
-        };
-        let known = match self.once(Call::Me, Sent::Query(&[]), &token).await {
-            Ok(_) => Some(true),
-            Err((_, Some(401 | 403))) => Some(false),
-            // Nobody knows; ask again next time.
-            Err(_) => None,
-        };
-        *self.lock_admitted() = known.map(|known| (known, Instant::now()));
-        known == Some(true)
+    fn not_let_in(&self) -> String {
+        format!("{} does not accept our credentials", self.host)
     }
 
-    fn lock_admitted(&self) -> std::sync::MutexGuard<'_, Option<(bool, Instant)>> {
-        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn note(&self, sent_at: Instant, trouble: Option<String>) {
+        self.lock_contact().note(&self.connection, sent_at, trouble);
     }
 
     /// Who we are.
@@ -288,7 +280,7 @@ impl Client {
         let sent_at = Instant::now();
         let result = self.send(call, sent, token).await;
         let trouble = match &result {
-            Ok((401, ..)) => Some(format!("{} does not accept our credentials", self.host)),
+            Ok((401, ..)) => Some(self.not_let_in()),
             Ok((status @ 500.., ..)) => Some(format!("{} answers {status}", self.place(call))),
             Err((_, Some(_))) => Some(format!("{} answers half", self.place(call))),
             Ok(_) => None,
@@ -304,7 +296,10 @@ impl Client {
                 }
             )),
         };
-        self.lock_contact().note(&self.connection, trouble);
+        // A 403 alone tells nothing: who sent it asks on.
+        if !matches!(&result, Ok((403, ..))) {
+            self.note(sent_at, trouble);
+        }
         let status = match &result {
             Ok((status, ..)) | Err((_, Some(status))) => Some(*status),
             Err((_, None)) => None,
@@ -363,7 +358,8 @@ impl Client {
         }
         let mut response = request.send().await.map_err(|error| (error, None))?;
         let status = response.status().as_u16();
-        if let Some(date) = headers::date(response.headers()) {
+        // What stands in between (a gateway, a proxy) answers otherwise, by a clock of its own.
+        if let (200..300, Some(date)) = (status, headers::date(response.headers())) {
             self.clock.note(date, sent_at);
         }
         let retry_after = headers::retry_after(response.headers(), Timestamp::now());
@@ -376,6 +372,12 @@ impl Client {
         }
         Ok((status, body.freeze(), retry_after))
     }
+}
+
+/// Whether a permission is missing, as the workspace says.
+fn is_denied(error: &CallError) -> bool {
+    matches!(error, CallError::Refused(refusal)
+        if refusal.status == 403 && refusal.code.as_deref() == Some("PERMISSION_DENIED"))
 }
 
 /// Status, body, `Retry-After`.

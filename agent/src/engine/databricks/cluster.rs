@@ -23,14 +23,17 @@ use super::libraries::{Libraries, Standing};
 use super::text;
 use crate::engine::Fault;
 
-/// How long a cluster is awaited. A cold start takes 5 to 10 minutes, and more where machines are
-/// short.
+/// How long an attempt waits for a cluster. A cold start takes 5 to 10 minutes, and more where
+/// machines are short.
 const PATIENCE: Duration = Duration::from_mins(30);
-/// Starts of one wait, at most: a cluster that can't start would be started for half an hour.
+/// An answer that stopped to hold so long ago says nothing of the present.
+const OLD: Duration = Duration::from_mins(1);
+/// Starts, at most, until it is ready or given up: a cluster that can't start would be started for
+/// half an hour.
 const STARTS: u32 = 3;
 /// How long "it is ready" is believed.
 const READY: Duration = Duration::from_secs(30);
-/// How long a refusal holds, so that all who waited hear it.
+/// How long a refusal holds, so that not everybody asks for it.
 const REFUSED: Duration = Duration::from_mins(1);
 /// The longest text that is taken over from a reply, in bytes.
 const TEXT_BYTES: usize = 1024;
@@ -51,14 +54,10 @@ pub(in crate::engine) struct Cluster {
 struct Seen {
     /// The last answer, and until when it holds.
     answer: Option<(Result<(), Fault>, Instant)>,
-    waiting: Option<Waiting>,
-}
-
-/// The cluster is awaited.
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    since: Instant,
+    /// Starts since it was ready or given up.
     starts: u32,
+    /// Why it was given up, and when: for all who waited then. Who comes later waits anew.
+    given_up: Option<(RunError, Instant)>,
 }
 
 /// What is read of `clusters/get`.
@@ -82,7 +81,16 @@ enum Found {
     Ready,
     /// What is waited for.
     Waiting(String),
-    Refused(RunError),
+    /// It will not be ready.
+    GivenUp(RunError),
+}
+
+impl Seen {
+    /// The last answer, if it still holds.
+    fn fresh(&self) -> Option<Result<(), Fault>> {
+        let (answer, until) = self.answer.as_ref()?;
+        (Instant::now() < *until).then(|| answer.clone())
+    }
 }
 
 impl Cluster {
@@ -105,78 +113,89 @@ impl Cluster {
     /// What is wrong with the workspace or the cluster, or what the cluster is doing meanwhile.
     pub(in crate::engine) fn trouble(&self) -> Option<String> {
         let waiting = match &self.lock().answer {
-            Some((Err(fault), _)) => Some(fault.to_string()),
+            // Later than that, nobody has needed it.
+            Some((Err(fault), until)) if until.elapsed() < OLD => Some(fault.to_string()),
             _ => None,
         };
         waiting.or_else(|| self.client.trouble())
     }
 
-    /// Whether the cluster runs and has its libraries. If it is down, it is started.
+    /// Whether the cluster runs and has its libraries. If it is down, it is started. `since` is when
+    /// whoever asks began to.
     ///
     /// # Errors
-    /// A passing fault says what is waited for, and when to ask again. A cluster that does not exist,
-    /// can't be started, lacks a library or is not ready after half an hour is a refusal.
-    pub(in crate::engine) async fn ready(&self) -> Result<(), Fault> {
+    /// [`Fault::Waiting`] says what is waited for, and when to ask again. A cluster that can't be
+    /// started, lacks a library or is not ready after half an hour is [`Fault::Unready`]; one that
+    /// does not exist is a refusal.
+    pub(in crate::engine) async fn ready(&self, since: Instant) -> Result<(), Fault> {
         // The semaphore is never closed, so this can't fail.
         let _one = self.looking.acquire().await.ok();
-        let now = Instant::now();
-        if let Some((answer, until)) = &self.lock().answer
-            && now < *until
+        if let Some((error, at)) = &self.lock().given_up
+            && since <= *at
         {
-            return answer.clone();
+            return Err(Fault::Unready(error.clone().into()));
         }
-        let found = self.look().await;
-        let answer = self.judge(found);
-        let holds = match &answer {
-            Ok(()) => READY,
-            Err(Fault::Passing { retry_after, .. }) => retry_after.unwrap_or(self.interval),
-            Err(_) => REFUSED,
+        let fresh = self.lock().fresh();
+        let answer = if let Some(answer) = fresh {
+            answer
+        } else {
+            let found = self.look().await;
+            self.judge(found)
         };
-        self.lock().answer = Some((answer.clone(), Instant::now() + holds));
-        answer
-    }
-
-    fn judge(&self, found: Result<Found, CallError>) -> Result<(), Fault> {
-        let now = Instant::now();
-        let mut seen = self.lock();
-        let since = seen.waiting.map_or(now, |waiting| waiting.since);
-        let waited = now.duration_since(since);
-        let (message, class, retry_after) = match found {
-            Ok(Found::Ready) => {
-                seen.waiting = None;
-                return Ok(());
-            }
-            Ok(Found::Refused(error)) => {
-                seen.waiting = None;
-                return Err(Fault::Refused(Box::new(error)));
-            }
-            Err(CallError::Refused(refusal)) => {
-                seen.waiting = None;
-                return Err(refusal.into());
-            }
-            Ok(Found::Waiting(message)) if waited >= PATIENCE => {
-                seen.waiting = None;
+        match answer {
+            Err(Fault::Waiting { message, .. }) if since.elapsed() >= PATIENCE => {
+                self.lock().starts = 0;
                 let minutes = PATIENCE.as_secs() / 60;
                 let message = format!("{message}, and was not ready within {minutes} minutes");
                 let error = RunError::new(ErrorClass::Infrastructure, message);
-                return Err(Fault::Refused(Box::new(error)));
+                Err(Fault::Unready(error.into()))
             }
+            answer => answer,
+        }
+    }
+
+    /// What a look means, for all who ask while it holds.
+    fn judge(&self, found: Result<Found, CallError>) -> Result<(), Fault> {
+        let (answer, holds) = match found {
+            Ok(Found::Ready) => (Ok(()), READY),
             Ok(Found::Waiting(message)) => {
-                (message, ErrorClass::Infrastructure, Some(self.interval))
+                let retry_after = self.interval;
+                let waiting = Fault::Waiting {
+                    message,
+                    retry_after,
+                };
+                (Err(waiting), retry_after)
             }
+            Ok(Found::GivenUp(error)) => (Err(Fault::Unready(error.into())), Duration::ZERO),
+            Err(CallError::Refused(refusal)) => (Err(refusal.into()), REFUSED),
             Err(CallError::Passing(passing)) => {
-                (passing.message, passing.class, passing.retry_after)
+                let holds = passing.retry_after.unwrap_or(self.interval);
+                let fault = Fault::Passing {
+                    message: passing.message,
+                    class: passing.class,
+                    retry_after: passing.retry_after,
+                    // No run is begun before the cluster is ready.
+                    perhaps_done: false,
+                };
+                (Err(fault), holds)
             }
         };
-        let waiting = seen.waiting.get_or_insert(Waiting { since, starts: 0 });
-        tracing::debug!(cluster = self.id, starts = waiting.starts, "{message}");
-        Err(Fault::Passing {
-            message,
-            class,
-            retry_after,
-            // No run is begun before the cluster is ready.
-            perhaps_done: false,
-        })
+        let now = Instant::now();
+        let mut seen = self.lock();
+        match &answer {
+            Err(Fault::Waiting { .. } | Fault::Passing { .. }) => {}
+            Err(Fault::Unready(error)) => {
+                seen.given_up = Some(((**error).clone(), now));
+                seen.starts = 0;
+            }
+            Ok(()) => {
+                seen.given_up = None;
+                seen.starts = 0;
+            }
+            Err(_) => seen.starts = 0,
+        }
+        seen.answer = Some((answer.clone(), now + holds));
+        answer
     }
 
     async fn look(&self) -> Result<Found, CallError> {
@@ -190,7 +209,7 @@ impl Cluster {
                     Standing::Installing(which) => {
                         Found::Waiting(format!("{} installs {which}", self.name()))
                     }
-                    Standing::Failed(which) => Found::Refused(RunError::new(
+                    Standing::Failed(which) => Found::GivenUp(RunError::new(
                         ErrorClass::Infrastructure,
                         format!("{} can't install {which}", self.name()),
                     )),
@@ -202,7 +221,7 @@ impl Cluster {
     }
 
     async fn start(&self, shown: &Shown) -> Result<Found, CallError> {
-        let starts = self.lock().waiting.map_or(0, |waiting| waiting.starts);
+        let starts = self.lock().starts;
         if starts >= STARTS {
             let error = RunError::new(
                 ErrorClass::Infrastructure,
@@ -212,7 +231,7 @@ impl Cluster {
                 .termination_reason
                 .as_ref()
                 .map(|reason| reason.code.clone());
-            return Ok(Found::Refused(RunError { code, ..error }));
+            return Ok(Found::GivenUp(RunError { code, ..error }));
         }
         let body = json!({"cluster_id": self.id}).to_string();
         let reply: Result<Value, _> = self.client.post(Call::ClusterStart, body.into()).await;
@@ -223,10 +242,7 @@ impl Cluster {
                     host = self.client.host(),
                     "the cluster is started"
                 );
-                let mut seen = self.lock();
-                let since = Instant::now();
-                let waiting = seen.waiting.get_or_insert(Waiting { since, starts: 0 });
-                waiting.starts += 1;
+                self.lock().starts += 1;
             }
             // Somebody else was faster.
             Err(CallError::Refused(refusal))
@@ -265,8 +281,8 @@ mod tests {
     use super::*;
     use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
 
-    #[tokio::test(start_paused = true)]
-    async fn half_an_hour_is_the_longest_wait() {
+    /// It is never asked: the tests say what a look shows.
+    fn cluster() -> Cluster {
         // The first test installs it; the others find it.
         rustls::crypto::ring::default_provider()
             .install_default()
@@ -283,30 +299,57 @@ mod tests {
             call_timeout: interval,
         };
         let client = Client::new("lake", &settings).unwrap();
-        let cluster = Cluster::new(client, "c1", interval);
-        let pending = || Ok(Found::Waiting("cluster c1 is PENDING".to_owned()));
+        Cluster::new(client, "c1", interval)
+    }
+
+    fn pending() -> Found {
+        Found::Waiting("cluster c1 is PENDING".to_owned())
+    }
+
+    /// Somebody looks, and then who has been waiting since then asks.
+    async fn asked(cluster: &Cluster, found: Found, since: Instant) -> Result<(), Fault> {
+        cluster.judge(Ok(found)).ok();
+        cluster.ready(since).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_an_hour_is_the_longest_that_an_attempt_waits() {
+        let cluster = cluster();
+        let first = Instant::now();
         for _ in 0..3 {
-            assert!(matches!(
-                cluster.judge(pending()),
-                Err(Fault::Passing { .. })
-            ));
+            let answer = asked(&cluster, pending(), first).await;
+            let Err(Fault::Waiting { message, .. }) = answer else {
+                panic!("{answer:?}");
+            };
+            assert_eq!(message, "cluster c1 is PENDING");
             advance(Duration::from_mins(9)).await;
         }
+        let second = Instant::now();
         advance(Duration::from_mins(3)).await;
-        let Err(Fault::Refused(error)) = cluster.judge(pending()) else {
+        let Err(Fault::Unready(error)) = asked(&cluster, pending(), first).await else {
             panic!("30 minutes are over");
         };
+        assert_eq!(error.class, ErrorClass::Infrastructure);
         assert!(error.message.ends_with("was not ready within 30 minutes"));
-        // Whoever comes later waits anew.
-        assert!(matches!(
-            cluster.judge(pending()),
-            Err(Fault::Passing { .. })
-        ));
-        assert_eq!(cluster.judge(Ok(Found::Ready)), Ok(()));
-        advance(Duration::from_mins(40)).await;
-        assert!(matches!(
-            cluster.judge(pending()),
-            Err(Fault::Passing { .. })
-        ));
+        // Whoever came later has waited for three minutes.
+        let answer = asked(&cluster, pending(), second).await;
+        assert!(matches!(answer, Err(Fault::Waiting { .. })), "{answer:?}");
+        let answer = asked(&cluster, Found::Ready, second).await;
+        assert_eq!(answer, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_waited_hear_why_it_was_given_up_and_who_comes_later_waits_anew() {
+        let cluster = cluster();
+        let first = Instant::now();
+        advance(Duration::from_secs(5)).await;
+        let why = RunError::new(ErrorClass::Infrastructure, "it can't install numpy");
+        let given_up = Err(Fault::Unready(why.clone().into()));
+        let answer = asked(&cluster, Found::GivenUp(why), first).await;
+        assert_eq!(answer, given_up);
+        advance(Duration::from_secs(20)).await;
+        assert_eq!(cluster.ready(first).await, given_up, "who waited longest");
+        let answer = asked(&cluster, pending(), Instant::now()).await;
+        assert!(matches!(answer, Err(Fault::Waiting { .. })), "{answer:?}");
     }
 }

@@ -137,7 +137,7 @@ fn failure(task: &Task) -> Option<String> {
     }
 }
 
-fn of_output(
+pub(super) fn of_output(
     task_key: &str,
     run_id: i64,
     output: &Map<String, Value>,

@@ -22,6 +22,8 @@ mod cut;
 mod entries;
 mod error;
 mod explain;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod known;
 mod libraries;
 mod output;
@@ -37,6 +39,7 @@ mod wire;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use sparkferry_shared::OnFailure;
 use tracing::debug;
 
@@ -111,6 +114,10 @@ impl Engine for DatabricksEngine {
 
     fn trouble(&self) -> Option<String> {
         self.workspace.client.trouble()
+    }
+
+    fn clock_ahead(&self) -> SignedDuration {
+        SignedDuration::from_millis(self.workspace.client.clock.ahead_ms())
     }
 
     async fn attach_or_start(&self, start: &Start<'_>) -> Result<Attached, Fault> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use sparkferry_shared::{ErrorClass, RunError};
+use sparkferry_shared::{Attempt, ErrorClass, RunError};
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub(super) async fn attach(
     byte_limit: usize,
 ) -> Result<Attached, Fault> {
     let prepared = prepare(start.work)?;
-    server.entrance.ready().await?;
+    server.entrance.ready(start.since).await?;
     let key = start.names.key(start.attempt);
     let session = Arc::new(Session::new(Arc::clone(server), key));
     for _ in 0..CLAIMS {
@@ -94,7 +94,7 @@ async fn enter(
             if start.unknown == Unknown::Lost && !fresh {
                 return Err(lost(session));
             }
-            let memo = begin(session, prepared, memo).await?;
+            let memo = begin(session, prepared, start.past, memo).await?;
             Ok(memo.map(|memo| (Entry::Execute(prepared.plans[0].clone()), memo, false)))
         }
     }
@@ -175,6 +175,7 @@ async fn look(session: &Session, id: Uuid) -> Result<Found, Fault> {
 async fn begin(
     session: &Session,
     prepared: &Prepared,
+    past: &[Attempt],
     memo: Option<Memo>,
 ) -> Result<Option<Memo>, Fault> {
     let failed = |call| move |status: Status| fault(&session.server, call, &status);
@@ -186,6 +187,7 @@ async fn begin(
         let add = session.add_artifacts(prepared.artifacts.clone()).await;
         add.map_err(failed(Call::AddArtifacts))?;
     }
+    write_down_past(session, past).await?;
     let now = Timestamp::now();
     let memo = Memo {
         began: memo.map_or(now, |memo| memo.began),
@@ -198,6 +200,39 @@ async fn begin(
     let read = session.memo().await.map_err(failed(Call::Config))?;
     let ours = read.is_none_or(|read| read.claim == memo.claim);
     Ok(ours.then_some(memo))
+}
+
+/// Has the sessions of earlier attempts remember how those ended, where they don't: the attempt never
+/// had a run, or the server was restarted since. Else whoever walks again, from the first attempt
+/// on, would take them for not begun while this one runs.
+async fn write_down_past(session: &Session, past: &[Attempt]) -> Result<(), Fault> {
+    let server = &session.server;
+    let mut untold = Vec::new();
+    // From the latest back to the first that remembers: those before it were told when it began.
+    for attempt in past.iter().rev() {
+        let session = Session::new(Arc::clone(server), attempt.key);
+        let memo = match session.memo().await {
+            Ok(memo) => memo,
+            Err(status) => match error::read(&status, &server.place(Call::Config)) {
+                // Its name is spent: it can't be begun again.
+                Said::SessionClosed => continue,
+                _ => return Err(fault(server, Call::Config, &status)),
+            },
+        };
+        if memo.as_ref().is_some_and(|memo| memo.ended.is_some()) {
+            break;
+        }
+        untold.push((attempt, session, memo));
+    }
+    // In their order, so that what was said above holds wherever this ends.
+    for (attempt, session, memo) in untold.into_iter().rev() {
+        let ended = attempt.ended_at.unwrap_or_else(Timestamp::now);
+        let mut memo = memo.unwrap_or_else(|| Memo::new(attempt.started_at.unwrap_or(ended)));
+        memo.end(attempt.error.as_ref(), ended);
+        let remember = session.remember(&memo).await;
+        remember.map_err(|status| fault(server, Call::Config, &status))?;
+    }
+    Ok(())
 }
 
 fn lost(session: &Session) -> Fault {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use url::Url;
 
-use crate::http::authorities::authorities;
+use crate::http::authorities::{authorities, no_authorities};
 use crate::http::fault::cause;
 use crate::http::renewed::{Lasting, Renewed};
 
@@ -107,11 +107,22 @@ fn make(url: &Url, authorities: Option<Vec<u8>>) -> Result<Lasting<Made>, String
         .initial_connection_window_size(CONNECTION_WINDOW)
         .tcp_nodelay(true);
     if url.scheme() == "https" {
-        let mut tls = ClientTlsConfig::new().with_enabled_roots();
-        if let Some(authorities) = &authorities {
-            tls = tls.ca_certificate(Certificate::from_pem(authorities));
-        }
-        endpoint = endpoint.tls_config(tls).map_err(why)?;
+        let system = ClientTlsConfig::new().with_enabled_roots();
+        let made = match &authorities {
+            Some(own) => {
+                let own = Certificate::from_pem(own);
+                let both = system.ca_certificate(own.clone());
+                let alone = ClientTlsConfig::new().ca_certificate(own);
+                // Whoever brings an authority may do without the system's.
+                let with_both = endpoint.clone().tls_config(both);
+                with_both.or_else(|_| endpoint.tls_config(alone))
+            }
+            None => endpoint.tls_config(system),
+        };
+        endpoint = made.map_err(|error| match &authorities {
+            Some(_) => cause(&error),
+            None => no_authorities(&cause(&error)),
+        })?;
     }
     Ok(lasting(Made {
         channel: endpoint.connect_lazy(),

@@ -2,6 +2,7 @@
 //! meant, and a cluster that is started where it is down.
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use super::entrance::{Entrance, headers_of};
@@ -57,9 +58,9 @@ impl OnDatabricks {
 
 #[async_trait]
 impl Entrance for OnDatabricks {
-    async fn ready(&self) -> Result<(), Fault> {
+    async fn ready(&self, since: Instant) -> Result<(), Fault> {
         match &self.compute {
-            At::Cluster(cluster, _) => cluster.ready().await,
+            At::Cluster(cluster, _) => cluster.ready(since).await,
             At::Serverless(_) => Ok(()),
         }
     }
@@ -137,9 +138,9 @@ mod tests {
             assert_eq!(headers.get("x-place").unwrap(), "harbour");
             assert!(!format!("{headers:?} {entrance:?}").contains("t0k3n"));
         }
-        assert!(serverless.ready().await.is_ok());
+        assert!(serverless.ready(Instant::now()).await.is_ok());
         assert!(matches!(
-            cluster.ready().await,
+            cluster.ready(Instant::now()).await,
             Err(Fault::Passing {
                 perhaps_done: false,
                 ..

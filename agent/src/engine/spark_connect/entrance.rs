@@ -3,6 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 
 use crate::config::{SecretSource, SparkConnectSettings};
@@ -14,11 +15,11 @@ use crate::engine::Fault;
 pub(super) trait Entrance: fmt::Debug + Send + Sync {
     /// Whether an operation may be begun now. Asked before the first one of each run; answers soon
     /// and never waits until the server is ready: the caller asks again and can be cancelled
-    /// meanwhile.
+    /// meanwhile. `since` is when the caller began to ask.
     ///
     /// # Errors
-    /// A passing fault says what is waited for, and by `retry_after` for about how long.
-    async fn ready(&self) -> Result<(), Fault>;
+    /// [`Fault::Waiting`] says what is waited for, [`Fault::Unready`] that it was in vain.
+    async fn ready(&self, since: Instant) -> Result<(), Fault>;
 
     /// The headers of one call of a session. Asked for each call, so that a token may change at any
     /// time.
@@ -53,15 +54,16 @@ impl Open {
 
 #[async_trait]
 impl Entrance for Open {
-    async fn ready(&self) -> Result<(), Fault> {
+    async fn ready(&self, _: Instant) -> Result<(), Fault> {
         Ok(())
     }
 
     async fn headers(&self, _: &str) -> Result<MetadataMap, String> {
         let mut headers = self.headers.clone();
         if let Some(token) = &self.token {
-            let token = token.read().await.map_err(|error| error.to_string())?;
-            headers.insert("authorization", bearer(token.expose())?);
+            let read = token.read().await;
+            let read = read.map_err(|error| format!("{}: {error}", token.setting("token")))?;
+            headers.insert("authorization", bearer(read.expose())?);
         }
         Ok(headers)
     }
@@ -119,7 +121,8 @@ mod tests {
         let mut settings = settings();
         settings.token = Some(SecretSource::File(file.clone()));
         let open = Open::new(&settings).unwrap();
-        assert!(open.headers("").await.is_err(), "no file, no way in");
+        let error = open.headers("").await.unwrap_err();
+        assert!(error.contains("token_file: the secret's file"), "{error}");
         for token in ["first", "second"] {
             std::fs::write(&file, format!("{token}\n")).unwrap();
             let headers = open.headers("").await.unwrap();

@@ -23,7 +23,10 @@ pub(super) fn fault(server: &Server, call: Call, status: &Status) -> Fault {
             retry_after,
             ..
         } => passing(message, class, retry_after),
-        Said::Auth(message) => passing(message, ErrorClass::Auth, None),
+        Said::Auth(message) => {
+            let message = format!("{message}; is the connection's token right?");
+            passing(message, ErrorClass::Auth, None)
+        }
         // Spark's answer to an unusable value comes as any error of the work does.
         Said::Failed(error) if matches!(error.class, ErrorClass::User | ErrorClass::Request) => {
             Fault::Refused(Box::new(RunError {

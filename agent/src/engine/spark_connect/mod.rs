@@ -20,6 +20,8 @@ mod cluster;
 mod entrance;
 mod error;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod literal;
 mod memo;
 mod operation;
@@ -39,6 +41,7 @@ use async_trait::async_trait;
 use spark_connect_proto::analyze_plan_request::{Analyze, SparkVersion};
 use spark_connect_proto::{AnalyzePlanRequest, analyze_plan_response};
 use sparkferry_shared::ErrorClass;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::cluster::OnDatabricks;
@@ -95,11 +98,17 @@ impl Engine for SparkConnectEngine {
         self.server.permit().await;
     }
 
+    /// A Spark Connect server cancels after some minutes what nobody attends, and later steps are sent
+    /// by the worker.
+    fn needs_attendance(&self) -> bool {
+        true
+    }
+
     /// Asks for Spark's version, in a session that is given back at once. A server that answers, and
     /// fails at that, is there all the same: Sail takes the version from PySpark, if it has one.
     async fn check(&self) -> Result<String, Fault> {
         let server = &self.server;
-        server.entrance.ready().await?;
+        server.entrance.ready(Instant::now()).await?;
         let session_id = Uuid::now_v7().to_string();
         let body = AnalyzePlanRequest {
             session_id: session_id.clone(),

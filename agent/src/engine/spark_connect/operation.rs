@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::board::Board;
 use super::error::{self, Said};
-use super::resolve::{Resolved, elsewhere, resolve};
+use super::resolve::{Resolved, elsewhere, hinted, resolve};
 use super::server::{Answers, Call};
 use super::session::{OperationState, Session};
 use super::table::Table;
@@ -226,10 +226,8 @@ impl<'a> Operation<'a> {
         let place = self.session.server.place(call);
         let mut failure = match error::read(status, &place) {
             // Who saw it first was told more: a server tells the details once.
-            Said::Failed(failure) => match &self.hint {
-                Hint::Failed(seen) if seen.class != ErrorClass::Canceled => {
-                    return Round::Fate(Fate::Failed(seen.clone()));
-                }
+            Said::Failed(failure) => match hinted(self) {
+                Some(fate @ (Fate::Failed(_) | Fate::Lost(_))) => return Round::Fate(fate),
                 _ => failure,
             },
             // Said twice about the same, it is the operation's own, unless the server says that it
@@ -274,6 +272,11 @@ impl<'a> Operation<'a> {
             Said::Disconnected => {
                 elsewhere(self.session, self.id).await;
                 self.reattach().await
+            }
+            Said::OperationNotFound if self.never_arrived() && self.board.known().canceled => {
+                let message = "cancelled before the operation was begun";
+                let error = RunError::new(ErrorClass::Canceled, message);
+                Round::Fate(Fate::Canceled(error))
             }
             Said::OperationNotFound if self.never_arrived() => {
                 self.pause(None).await;

@@ -64,11 +64,12 @@ async fn by_state(operation: &Operation<'_>, said: &Said) -> Resolved {
     };
     let known = operation.board.known();
     Resolved::Fate(match state {
+        // It may have ended before it was interrupted.
         None if rows_gone => operation.lost("its answers were read before, and are gone"),
-        None if abandoned => operation.lost("the server gave it up, for nobody attended it"),
         // Servers without states forget an operation that was interrupted. (One that was only to be
         // interrupted may have been forgotten otherwise.)
         None if known.interrupted => Fate::Canceled(interrupted()),
+        None if abandoned => operation.lost("the server gave it up, for nobody attended it"),
         Some(OperationState::Cancelled) if known.canceled => Fate::Canceled(interrupted()),
         None | Some(OperationState::Unknown | OperationState::Unspecified) => Fate::Unknown,
         Some(OperationState::Running) => return Resolved::Again(ASKED),
@@ -102,13 +103,14 @@ fn closed(fate: Fate) -> Fate {
 }
 
 /// What an earlier worker saw and wrote down.
-fn hinted(operation: &Operation<'_>) -> Option<Fate> {
+pub(super) fn hinted(operation: &Operation<'_>) -> Option<Fate> {
     match &operation.hint {
         Hint::None => None,
         Hint::Succeeded => Some(Fate::Succeeded),
         Hint::Failed(error) if error.class == ErrorClass::Canceled => {
             Some(Fate::Canceled(error.clone()))
         }
+        Hint::Failed(error) if error.class == ErrorClass::Lost => Some(Fate::Lost(error.clone())),
         Hint::Failed(error) => Some(Fate::Failed(error.clone())),
     }
 }

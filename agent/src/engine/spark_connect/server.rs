@@ -206,11 +206,11 @@ impl Server {
 
     async fn request<B>(&self, session_id: &str, body: B) -> Result<Request<B>, Status> {
         let mut request = Request::new(body);
-        *request.metadata_mut() = self
-            .entrance
-            .headers(session_id)
-            .await
-            .map_err(Status::unauthenticated)?;
+        let headers = self.entrance.headers(session_id).await;
+        *request.metadata_mut() = headers.map_err(|why| {
+            *self.lock_trouble() = Some(why.clone());
+            Status::unauthenticated(why)
+        })?;
         Ok(request)
     }
 
@@ -241,5 +241,44 @@ impl Server {
 
     fn lock_trouble(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SecretSource;
+    use crate::engine::spark_connect::entrance::Open;
+
+    #[tokio::test]
+    async fn a_token_that_can_not_be_had_is_told_until_a_call_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let settings = SparkConnectSettings {
+            endpoint: "http://127.0.0.1:1/".parse().unwrap(),
+            user_id: None,
+            headers: Vec::new(),
+            ca_file: None,
+            token: Some(SecretSource::File(file.clone())),
+            compute: None,
+            max_active_runs: 1,
+        };
+        let open = |settings: &_| Ok(Box::new(Open::new(settings)?) as Box<dyn Entrance>);
+        let server = Server::new("lake", "test", &settings, open).unwrap();
+        for (content, words) in [(None, "can't be read"), (Some(" \n"), "is empty")] {
+            if let Some(content) = content {
+                std::fs::write(&file, content).unwrap();
+            }
+            let status = server.request("", ()).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated);
+            let trouble = server.trouble().unwrap();
+            for part in ["token_file: ", file.to_str().unwrap(), words] {
+                assert!(trouble.contains(part), "{part} is not in {trouble}");
+            }
+        }
+        std::fs::write(&file, "t").unwrap();
+        server.request("", ()).await.unwrap();
+        server.count(Call::Version, None);
+        assert_eq!(server.trouble(), None);
     }
 }

@@ -95,3 +95,34 @@ async fn a_deleted_run_is_lost_for_the_next_worker() {
     assert_eq!(ending.outcome, Outcome::Lost);
     assert_eq!(ending.attempts.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_after_a_lost_one_is_looked_for_also_past_the_deadline() {
+    let story = Story::new(&json!({
+        "retry_on": ["lost"],
+        "rerun_if_lost": true,
+        "min_retry_interval_millis": 1,
+        "max_retry_interval_millis": 1,
+        "fake": { "duration_ms": 600_000 },
+    }))
+    .deadline_in(Duration::from_mins(1));
+    let first = TestHost::new(&story.world);
+    let key = |attempt| story.names.key(attempt);
+    let watching = async {
+        first.until_told(EventType::Submitted).await;
+        story.world.forget(&key(1));
+        while !story.world.knows(&key(2)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        _ = story.worker(&first, false) => panic!("the run takes ten minutes"),
+        () = watching => {}
+    }
+    tokio::time::advance(Duration::from_mins(2)).await;
+    let second = TestHost::new(&story.world);
+    let ending = story.worker(&second, true).await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert!(story.world.was_cancelled(&key(2)), "it is left to itself");
+    assert_eq!(story.world.runs_started(), 2);
+}

@@ -1,18 +1,22 @@
 //! Stories of one request, on a paused clock with the fake engine.
 
 mod attempts;
+mod attended;
 mod cancels;
+mod clocks;
 mod found;
 mod stops;
+mod waiting;
 
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use futures_util::future::BoxFuture;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sparkferry_shared::event::EventDetails;
-use sparkferry_shared::{ErrorClass, EventType, Names, Request, decode};
+use sparkferry_shared::{ErrorClass, EventType, Names, Outcome, Request, decode};
 use tokio::sync::Notify;
 
 use super::{Ending, Flow, Host};
@@ -21,9 +25,16 @@ use crate::engine::{Engine, Fault};
 
 struct TestHost {
     world: World,
+    /// How far its clock is ahead of the engine's.
+    ahead: Mutex<SignedDuration>,
     cancel: OnceLock<String>,
     cancelled: Notify,
     told: Mutex<Vec<EventType>>,
+    announced: Mutex<Vec<Outcome>>,
+    /// How long it takes until a result is published early.
+    announcing: Duration,
+    /// The states of these.
+    states: Mutex<Vec<String>>,
     stirred: Notify,
 }
 
@@ -31,11 +42,20 @@ impl TestHost {
     fn new(world: &World) -> Self {
         Self {
             world: world.clone(),
+            ahead: Mutex::default(),
             cancel: OnceLock::new(),
             cancelled: Notify::new(),
             told: Mutex::default(),
+            announced: Mutex::default(),
+            announcing: Duration::ZERO,
+            states: Mutex::default(),
             stirred: Notify::new(),
         }
+    }
+
+    /// Sets its clock.
+    fn set_clock(&self, ahead: SignedDuration) {
+        *self.ahead.lock().unwrap() = ahead;
     }
 
     fn cancel(&self) {
@@ -45,6 +65,20 @@ impl TestHost {
 
     fn told(&self) -> Vec<EventType> {
         self.told.lock().unwrap().clone()
+    }
+
+    fn announced(&self) -> Vec<Outcome> {
+        self.announced.lock().unwrap().clone()
+    }
+
+    async fn until_announced(&self) {
+        loop {
+            let stirred = self.stirred.notified();
+            if !self.announced().is_empty() {
+                return;
+            }
+            stirred.await;
+        }
     }
 
     async fn until_told(&self, event: EventType) {
@@ -61,7 +95,7 @@ impl TestHost {
 #[async_trait]
 impl Host for TestHost {
     fn now(&self) -> Timestamp {
-        self.world.now()
+        self.world.now() + *self.ahead.lock().unwrap()
     }
 
     async fn held(&self) {}
@@ -76,8 +110,18 @@ impl Host for TestHost {
         }
     }
 
-    fn tell(&self, event: EventType, _: Option<u32>, _: EventDetails) {
+    fn announce<'a>(&'a self, ending: &Ending) -> BoxFuture<'a, ()> {
+        let outcome = ending.outcome;
+        Box::pin(async move {
+            tokio::time::sleep(self.announcing).await;
+            self.announced.lock().unwrap().push(outcome);
+            self.stirred.notify_waiters();
+        })
+    }
+
+    fn tell(&self, event: EventType, _: Option<u32>, details: EventDetails) {
         self.told.lock().unwrap().push(event);
+        self.states.lock().unwrap().extend(details.state);
         self.stirred.notify_waiters();
     }
 
@@ -118,7 +162,7 @@ impl Story {
             host,
             request: Box::new(self.request.clone()),
             names: self.names,
-            received_at: self.world.now(),
+            received_at: host.now(),
             seen_before,
             max_output_bytes: 1024,
         };
@@ -142,10 +186,14 @@ impl Story {
 }
 
 fn passing(perhaps_done: bool) -> Trouble {
-    Trouble::Fails(Fault::Passing {
+    Trouble::Fails(fault(perhaps_done))
+}
+
+fn fault(perhaps_done: bool) -> Fault {
+    Fault::Passing {
         message: "engine.example: connection refused".into(),
         class: ErrorClass::Infrastructure,
         retry_after: None,
         perhaps_done,
-    })
+    }
 }

@@ -2,11 +2,49 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde_json::json;
 use sparkferry_shared::{ErrorClass, EventType, Outcome};
 
 use super::{Story, TestHost, passing};
-use crate::engine::fake::{Call, Trouble};
+use crate::engine::fake::{Call, FakeEngine, Trouble};
+use crate::engine::{Attached, Engine, Fault, Start};
+
+/// An engine whose permits come late, and at a moment at which no timer is looked at.
+struct Late(FakeEngine);
+
+/// When they come.
+const LATE: Duration = Duration::from_millis(100);
+
+#[async_trait]
+impl Engine for Late {
+    async fn attach_or_start(&self, start: &Start<'_>) -> Result<Attached, Fault> {
+        self.0.attach_or_start(start).await
+    }
+
+    async fn permit(&self) {
+        // It is the thread that is held up, as a busy machine may do.
+        std::thread::sleep(LATE);
+    }
+
+    async fn check(&self) -> Result<String, Fault> {
+        self.0.check().await
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_permit_that_comes_with_the_deadline_comes_too_late() {
+    let story = Story::new(&json!({})).deadline_in(LATE / 2);
+    let engine = Late(FakeEngine::new(story.world.clone()));
+    let host = TestHost::new(&story.world);
+    let ending = story.worker_on(&engine, &host, false).await;
+    assert_eq!(ending.outcome, Outcome::Expired);
+    assert_eq!(story.world.runs_started(), 0);
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_run_is_cancelled_on_the_engine() {

@@ -40,17 +40,22 @@ pub(super) fn without_proxy() -> Result<Client, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Asks for a token.
+/// Asks for a token. `count` is told the status of the answer, if there is one.
 ///
 /// # Errors
 /// For a person: who refused or can't be reached, and what to do.
-pub(super) async fn ask(client: &Client, grant: &Grant) -> Result<Issued, String> {
+pub(super) async fn ask(
+    client: &Client,
+    grant: &Grant,
+    count: impl FnOnce(Option<u16>),
+) -> Result<Issued, String> {
     let host = match (grant.url.host_str(), grant.url.port()) {
         (Some(host), Some(port)) => format!("{host}:{port}"),
         (host, _) => host.unwrap_or_default().to_owned(),
     };
-    let (status, body) = exchange(client, grant)
-        .await
+    let exchanged = exchange(client, grant).await;
+    count(exchanged.as_ref().ok().map(|(status, _)| *status));
+    let (status, body) = exchanged
         .map_err(|error| format!("no token from {host}: {}", unreachable(&error, grant)))?;
     let said = match status {
         200 => match serde_json::from_slice::<Answer>(&body) {

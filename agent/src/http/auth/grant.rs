@@ -55,7 +55,7 @@ impl Grant {
                 Ok(only(Self::client_credentials(host, client_id, secret)))
             }
             Auth::Federation { token, client_id } => {
-                let subject = read("the subject token", token).await?;
+                let subject = read("token", token).await?;
                 Ok(only(Self::exchange(
                     host,
                     token,
@@ -203,11 +203,10 @@ fn both(ask: impl Fn(&str) -> Grant, workspace: Option<&AzureWorkspace>) -> Gran
     }
 }
 
-async fn read(what: &str, source: &SecretSource) -> Result<Secret, String> {
-    source
-        .read()
-        .await
-        .map_err(|error| format!("{what}: {error}"))
+/// A secret as it is now; `key` is the setting of its value.
+pub(super) async fn read(key: &str, source: &SecretSource) -> Result<Secret, String> {
+    let read = source.read().await;
+    read.map_err(|error| format!("auth.{}: {error}", source.setting(key)))
 }
 
 /// The URL of a path below another URL.

@@ -25,6 +25,7 @@ use self::grant::Grant;
 use super::client::HttpClient;
 use super::renewed::{Lasting, Renewed};
 use crate::config::{Auth, SecretSource};
+use crate::observe::metrics;
 
 /// A token that stands in a file is read again after so long: a rotated file is noticed before the
 /// old token is refused, and thousands of calls a second don't read it thousands of times.
@@ -44,6 +45,8 @@ const DEMANDS: Duration = Duration::from_secs(10);
 /// The credentials of a connection.
 #[derive(Debug)]
 pub struct Credentials {
+    /// The connection's name, for metrics.
+    connection: Arc<str>,
     auth: Auth,
     host: Url,
     http: Arc<HttpClient>,
@@ -57,7 +60,12 @@ impl Credentials {
     ///
     /// # Errors
     /// For a person: the client can't be made.
-    pub fn new(auth: &Auth, host: &Url, http: &Arc<HttpClient>) -> Result<Self, String> {
+    pub fn new(
+        connection: &Arc<str>,
+        auth: &Auth,
+        host: &Url,
+        http: &Arc<HttpClient>,
+    ) -> Result<Self, String> {
         let machine = match auth {
             Auth::AzureManagedIdentity { .. } => Some(endpoint::without_proxy()?),
             _ => None,
@@ -68,6 +76,7 @@ impl Credentials {
             _ => DEMANDS,
         };
         Ok(Self {
+            connection: Arc::clone(connection),
             auth: auth.clone(),
             host: host.clone(),
             http: Arc::clone(http),
@@ -130,7 +139,8 @@ impl Credentials {
     }
 
     async fn ask(&self, client: &reqwest::Client, grant: &Grant) -> Result<Issued, String> {
-        let issued = endpoint::ask(client, grant).await?;
+        let count = |status| metrics::engine_call(&self.connection, call(&self.auth), status);
+        let issued = endpoint::ask(client, grant, count).await?;
         debug!(
             host = grant.url.host_str(),
             seconds = issued.lasts.as_secs(),
@@ -140,8 +150,20 @@ impl Credentials {
     }
 }
 
+/// What a question for a token is called in metrics: the kind of credentials that need it.
+fn call(auth: &Auth) -> &'static str {
+    match auth {
+        // Never asked.
+        Auth::Pat(_) => "token/pat",
+        Auth::OauthM2m { .. } => "token/oauth_m2m",
+        Auth::AzureServicePrincipal { .. } => "token/azure_service_principal",
+        Auth::AzureManagedIdentity { .. } => "token/azure_managed_identity",
+        Auth::Federation { .. } => "token/federation",
+    }
+}
+
 async fn as_it_is(source: &SecretSource) -> Result<Lasting<Token>, String> {
-    let secret = source.read().await.map_err(|error| error.to_string())?;
+    let secret = grant::read("token", source).await?;
     Ok(Lasting {
         value: Token::bearer(&secret)?,
         fresh_for: KEPT,

@@ -1,12 +1,15 @@
 //! Every kind of credentials against the stand-in, which checks what it is shown and lets tokens
 //! expire.
 
+mod files;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -127,7 +130,7 @@ impl Ground {
 
     fn credentials(&self, auth: &Auth) -> Credentials {
         let http = HttpClient::new(&Reach::default(), &self.host, Duration::from_secs(10));
-        Credentials::new(auth, &self.host, &Arc::new(http.unwrap())).unwrap()
+        Credentials::new(&"test".into(), auth, &self.host, &Arc::new(http.unwrap())).unwrap()
     }
 
     /// The status of a call that shows a token.
@@ -188,6 +191,45 @@ async fn every_kind_is_let_in_and_again_after_its_token_has_expired() {
 }
 
 #[tokio::test]
+async fn every_question_for_a_token_is_counted_by_its_kind() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let ground = Ground::new().await;
+    for auth in [
+        Auth::Pat(SecretSource::Value("n0body".to_owned().into())),
+        ground.m2m(),
+        ground.federation(),
+        ground.principal(true),
+        ground.identity("machine", false),
+    ] {
+        ground.credentials(&auth).token().await.unwrap();
+    }
+    ground.file("secret", "wrong");
+    ground.credentials(&ground.m2m()).token().await.unwrap_err();
+    ground
+        .rules(json!({"call": "oidc/v1/token", "reset": true, "times": 1}))
+        .await;
+    ground.credentials(&ground.m2m()).token().await.unwrap_err();
+
+    let told = recorder.handle().render();
+    for (call, status, times) in [
+        ("token/oauth_m2m", "200", 1),
+        ("token/oauth_m2m", "401", 1),
+        ("token/oauth_m2m", "fault", 1),
+        ("token/federation", "200", 1),
+        // One for the workspace, one for its management.
+        ("token/azure_service_principal", "200", 2),
+        ("token/azure_managed_identity", "200", 1),
+    ] {
+        let line = format!(
+            r#"sparkferry_engine_calls_total{{connection="test",call="{call}",status="{status}"}} {times}"#
+        );
+        assert!(told.contains(&line), "{line} is not in {told}");
+    }
+    assert!(!told.contains("token/pat"), "it is sent as it is: {told}");
+}
+
+#[tokio::test]
 async fn a_token_is_renewed_before_it_expires_by_our_own_clock() {
     let ground = Ground::new().await;
     ground.rules(json!({"expires_in": 1000})).await;
@@ -236,106 +278,6 @@ async fn an_outage_of_the_endpoint_is_survived_with_the_old_token_while_it_serve
     tokio::time::resume();
     assert_ne!(credentials.token().await.unwrap(), first);
     assert_eq!(credentials.trouble(), None);
-}
-
-#[tokio::test]
-async fn a_secret_that_was_rotated_is_used_and_one_that_was_revoked_is_told() {
-    let ground = Ground::new().await;
-    for auth in [ground.m2m(), ground.federation(), ground.principal(false)] {
-        ground.allow("s3cret", "a.b.c").await;
-        ground.file("secret", "s3cret");
-        ground.file("subject", "a.b.c");
-        let credentials = ground.credentials(&auth);
-        let first = credentials.token().await.unwrap();
-        ground.allow("n3wer", "d.e.f").await;
-        assert_eq!(credentials.other_than(&first).await, None);
-        let told = credentials.trouble().unwrap();
-        assert!(told.contains("no token from 127.0.0.1"), "{told}");
-        assert!(told.contains("still valid"), "{told}");
-        for secret in ["s3cret", "a.b.c"] {
-            assert!(!told.contains(secret), "{told}");
-        }
-
-        ground.file("secret", "n3wer\n");
-        ground.file("subject", "d.e.f\n");
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(10)).await;
-        tokio::time::resume();
-        let second = credentials.other_than(&first).await.unwrap();
-        assert_eq!(ground.me(&second).await, 200);
-        assert_eq!(credentials.trouble(), None);
-    }
-}
-
-#[tokio::test]
-async fn a_secret_that_is_missing_or_empty_says_which_file() {
-    let ground = Ground::new().await;
-    let empty = ground.file("empty", " \n");
-    let missing = SecretSource::File(ground.path("missing"));
-    for (source, words) in [(&empty, "is empty"), (&missing, "can't be read")] {
-        for auth in [
-            Auth::Pat(source.clone()),
-            Auth::OauthM2m {
-                client_id: "app".to_owned(),
-                client_secret: source.clone(),
-            },
-            Auth::Federation {
-                token: source.clone(),
-                client_id: None,
-            },
-        ] {
-            let credentials = ground.credentials(&auth);
-            let error = credentials.token().await.unwrap_err();
-            let SecretSource::File(path) = source else {
-                unreachable!("both are files")
-            };
-            assert!(error.contains(path.to_str().unwrap()), "{error}");
-            assert!(error.contains(words), "{error}");
-            assert_eq!(credentials.trouble(), Some(error));
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_token_file_that_vanishes_leaves_the_token_at_work_and_is_told() {
-    let ground = Ground::new().await;
-    let credentials = ground.credentials(&Auth::Pat(ground.file("token", "n0body")));
-    let token = credentials.token().await.unwrap();
-    fs::remove_file(ground.path("token")).unwrap();
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(31)).await;
-    assert_eq!(credentials.token().await.as_ref(), Ok(&token));
-    assert!(
-        credentials
-            .trouble()
-            .unwrap()
-            .contains("token can't be read")
-    );
-    tokio::time::advance(Duration::from_secs(3)).await;
-    ground.file("token", "n3w");
-    let new = credentials.token().await.unwrap();
-    assert_ne!(new, token);
-    assert_eq!(credentials.trouble(), None);
-}
-
-#[tokio::test]
-async fn a_rotated_file_is_read_when_the_old_token_is_refused() {
-    let ground = Ground::new().await;
-    let credentials = ground.credentials(&Auth::Pat(ground.file("token", "first")));
-    let first = credentials.token().await.unwrap();
-    assert_eq!(credentials.other_than(&first).await, None);
-    ground.file("token", "second");
-    assert_eq!(credentials.token().await.as_ref(), Ok(&first));
-    let second = credentials.other_than(&first).await.unwrap();
-    let values: Vec<_> = second.headers().map(|(_, value)| value).collect();
-    assert_eq!(values, ["Bearer second"]);
-    assert!(
-        values
-            .iter()
-            .all(reqwest::header::HeaderValue::is_sensitive)
-    );
-    // Another caller that was refused with the first one is given the second one at once.
-    assert_eq!(credentials.other_than(&first).await, Some(second));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What passes and what does not.
 
 mod anything;
+mod astray;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -28,6 +29,7 @@ fn strict() -> PolicySettings {
             "notebook_task",
             "spark_python_task",
             "sql_task",
+            "dbt_task",
             "for_each_task",
             "run_job_task",
             "spark_submit_task",

@@ -5,7 +5,7 @@ use sparkferry_shared::Topology;
 use super::connect::{Broker, short};
 use super::declare::Declarer;
 use super::link::{connection_name, this_process};
-use crate::config::{QueueSettings, Secret};
+use crate::config::{BrokerUrl, QueueSettings};
 use crate::queue::QueueError;
 
 /// Reaches the broker, declares or checks the topology as a worker would, and tells in one line
@@ -14,7 +14,7 @@ use crate::queue::QueueError;
 /// # Errors
 /// What is in the way, and what to do about it.
 pub async fn check(
-    url: &Secret,
+    url: &BrokerUrl,
     settings: &QueueSettings,
     topology: &Topology,
     connections: &[String],

@@ -1,5 +1,6 @@
-//! Reaching a broker: the URL, one attempt to connect, the broker's version, the pace of attempts.
+//! Reaching a broker: one attempt to connect, the broker's version, the pace of attempts.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -8,22 +9,17 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::runtime::default_runtime;
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, RustlsConnector};
 use lapin::types::ShortString;
-use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
+use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
 use tokio::time::{Instant, timeout};
-use url::{Host, Url};
 
-use super::tls::{self, Certificates};
-use crate::config::Secret;
+use super::door::{Door, place};
+use super::tls;
+use crate::config::{BrokerUrl, ConfigError};
 use crate::queue::QueueError;
 
-/// Seconds between heartbeats where the URL names none. A dead peer is noticed after two of them;
-/// with RabbitMQ's own 60 that would be two minutes.
-const HEARTBEAT_SECONDS: u16 = 10;
-/// The largest frame where the URL names none, in bytes; a larger message takes several. lapin
-/// keeps 32 frames' worth for each direction of a connection: with RabbitMQ's own 128 KiB that
-/// would be 16 MiB for a worker's two connections.
-const FRAME_BYTES: u32 = 32 << 10;
+const URL_FILE: &str = "queue.url_file";
+
 /// One attempt to connect: a frozen broker accepts the socket and then says nothing.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first and the longest wait between attempts, each before up to as much again of jitter.
@@ -31,83 +27,73 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 /// What held for so long was a success: the waits begin anew.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// Where a broker is, and as whom to go there.
-#[derive(Clone)]
+/// A broker: where it is, and as whom to go there now.
 pub(super) struct Broker {
-    uri: AMQPUri,
-    certificates: Certificates,
+    url: BrokerUrl,
+    /// By the URL as it was read last.
+    door: Mutex<Arc<Door>>,
     place: String,
 }
 
 impl Broker {
-    /// Reads the URL.
-    pub(super) fn new(url: &Secret) -> Result<Self, QueueError> {
-        let wrong = |why: String| QueueError::Setting {
-            setting: "queue.url".into(),
-            why: format!(
-                "{why}; it looks like amqp://USER:PASSWORD@HOST:5672/VHOST, with / in VHOST as %2f"
-            ),
-        };
-        let mut uri: AMQPUri = url.expose().parse().map_err(|why: String| {
-            // The parser's text may quote the URL, and so the password.
-            let quotes = why.contains(url.expose());
-            let why = if quotes { "it is no URL".into() } else { why };
-            wrong(why)
-        })?;
-        let mut certificates = Certificates::default();
-        if let Ok(parsed) = Url::parse(url.expose()) {
-            // The parser knows names and IPv4 only and would go to localhost.
-            if let Some(Host::Ipv6(address)) = parsed.host() {
-                uri.authority.host = address.to_string();
-            }
-            certificates = Certificates::of(&parsed);
-            // Who shows a certificate and names no user is known by the certificate.
-            if certificates.show_ours() && parsed.username().is_empty() {
-                uri.query
-                    .auth_mechanism
-                    .get_or_insert(SASLMechanism::External);
-            }
-        }
-        if uri.vhost.is_empty() {
-            // `amqp://host/` means the virtual host "" by the letter, which nobody has.
-            uri.vhost = "/".into();
-        }
-        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        uri.query.frame_max.get_or_insert(FRAME_BYTES);
+    /// Takes the URL as it is. Where it stands in a file, it is read again for each connection.
+    pub(super) fn new(url: &BrokerUrl) -> Result<Self, QueueError> {
+        let door = Door::new(url.first())?;
         Ok(Self {
-            uri,
-            certificates,
-            place: place(url),
+            door: Mutex::new(Arc::new(door)),
+            place: place(url.first()),
+            url: url.clone(),
         })
     }
 
-    /// The URL without its password.
+    /// The URL without its password, as it was at first.
     pub(super) fn place(&self) -> &str {
         &self.place
     }
 
     /// The user that the broker sees.
-    pub(super) fn user(&self) -> &str {
-        match self.uri.query.auth_mechanism {
-            Some(SASLMechanism::External) => "of our certificate",
-            _ => &self.uri.authority.userinfo.username,
-        }
+    pub(super) fn user(&self) -> String {
+        self.door().user().to_owned()
     }
 
-    /// What makes TLS of a socket, where the URL asks for it.
-    async fn tls(&self) -> Result<Option<RustlsConnector>, QueueError> {
-        match self.uri.scheme {
-            AMQPScheme::AMQP => Ok(None),
-            AMQPScheme::AMQPS => Ok(Some(self.certificates.connector().await?)),
-        }
+    fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.lock())
     }
 
-    /// The same broker without TLS: what a socket is opened by, before TLS is made of it.
-    fn bare(&self) -> AMQPUri {
-        AMQPUri {
-            scheme: AMQPScheme::AMQP,
-            ..self.uri.clone()
+    fn lock(&self) -> MutexGuard<'_, Arc<Door>> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the URL says now. Who logs in may change, and by what; where to may not: requests and
+    /// their results would be on two brokers.
+    async fn door_now(&self) -> Result<Arc<Door>, QueueError> {
+        let url = match self.url.now().await {
+            Ok(Some(url)) => url,
+            Ok(None) => return Ok(self.door()),
+            Err(ConfigError::Value { setting, why }) => {
+                return Err(QueueError::Setting { setting, why });
+            }
+            Err(other) => {
+                return Err(QueueError::Setting {
+                    setting: URL_FILE.into(),
+                    why: other.to_string(),
+                });
+            }
+        };
+        let door = Arc::new(Door::new(&url)?);
+        let mut kept = self.lock();
+        if !door.leads_to_the_place_of(&kept) {
+            return Err(QueueError::Setting {
+                setting: URL_FILE.into(),
+                why: format!(
+                    "its URL leads elsewhere than {} now, which takes a restart; another user or \
+                     password would do without",
+                    self.place
+                ),
+            });
         }
+        *kept = Arc::clone(&door);
+        Ok(door)
     }
 
     /// Connects once, under a name that the broker's operator sees.
@@ -116,13 +102,14 @@ impl Broker {
             .with_connection_name(name.into())
             .with_client_property("product".into(), "Sparkferry".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let (tls, bare) = (self.tls().await?, self.bare());
+        let door = self.door_now().await?;
+        let (tls, bare) = (door.tls().await?, door.bare());
         let runtime = default_runtime().map_err(|error| self.error(&error))?;
         let open = async move |uri: AMQPUri, runtime| {
             let socket = bare.connect_async(&runtime).await?;
             Ok(secured(socket, tls.as_ref(), &uri.authority.host).await?)
         };
-        let connecting = Connection::connector(self.uri.clone(), runtime, open, properties);
+        let connecting = Connection::connector(door.uri.clone(), runtime, open, properties);
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => connected.map_err(|error| self.error(&error)),
             Err(_) => Err(self.unreachable(format!(
@@ -139,9 +126,10 @@ impl Broker {
     pub(super) async fn version(&self) -> Option<String> {
         timeout(CONNECT_TIMEOUT, async {
             let runtime = default_runtime().ok()?;
-            let tls = self.tls().await.ok()?;
-            let socket = self.bare().connect_async(&runtime).await.ok()?;
-            let host = &self.uri.authority.host;
+            let door = self.door();
+            let tls = door.tls().await.ok()?;
+            let socket = door.bare().connect_async(&runtime).await.ok()?;
+            let host = &door.uri.authority.host;
             let mut stream = secured(socket, tls.as_ref(), host).await.ok()?;
             stream.write_all(b"AMQP\0\0\x09\x01").await.ok()?;
             stream.flush().await.ok()?;
@@ -188,7 +176,7 @@ impl Broker {
                     AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => refused(format!(
                         "user {:?} may not use virtual host {:?}, or it does not exist ({text})",
                         self.user(),
-                        self.uri.vhost
+                        self.door().uri.vhost
                     )),
                     AMQPErrorKind::Soft(_) => refused(text),
                     AMQPErrorKind::Hard(_) => self.unreachable(text),
@@ -226,18 +214,6 @@ async fn secured<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         Some(tls) => socket.into_rustls(tls, host).await,
         None => Ok(socket),
     }
-}
-
-/// The URL without its password, for errors and logs.
-pub fn place(url: &Secret) -> String {
-    let Ok(mut url) = Url::parse(url.expose()) else {
-        return "queue.url".into();
-    };
-    if url.password().is_some() && url.set_password(None).is_err() {
-        return "queue.url".into();
-    }
-    url.set_query(None);
-    url.to_string()
 }
 
 /// The waits between attempts: from 0.2 s to 10 s, doubling, with jitter, without an end.
@@ -303,40 +279,6 @@ fn version_in(greeting: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn secret(url: &str) -> Secret {
-        url.to_owned().into()
-    }
-
-    #[test]
-    fn a_place_has_no_password() {
-        let url = secret("amqp://me:hunter2@broker:5673/%2f?heartbeat=5");
-        assert_eq!(place(&url), "amqp://me@broker:5673/%2f");
-        assert_eq!(place(&secret("hunter2")), "queue.url");
-    }
-
-    #[test]
-    fn a_wrong_url_is_told_without_the_password() {
-        for url in ["amqp:me:hunter2@x", "http://me:hunter2@x", "hunter2"] {
-            let Err(error) = Broker::new(&secret(url)) else {
-                panic!("{url} was taken");
-            };
-            assert!(!error.to_string().contains("hunter2"), "{error}");
-            assert!(error.to_string().contains("queue.url"), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_url_is_read_with_our_defaults() {
-        let broker = Broker::new(&secret("amqp://[::1]:5673/")).unwrap();
-        assert_eq!(broker.uri.authority.host, "::1");
-        assert_eq!(broker.uri.vhost, "/");
-        assert_eq!(broker.uri.query.heartbeat, Some(10));
-        assert_eq!(broker.uri.query.frame_max, Some(32_768));
-        let broker = Broker::new(&secret("amqp://a?heartbeat=3&frame_max=9000")).unwrap();
-        assert_eq!(broker.uri.query.heartbeat, Some(3));
-        assert_eq!(broker.uri.query.frame_max, Some(9000));
-    }
 
     #[test]
     fn the_version_stands_in_the_greeting() {

@@ -165,6 +165,8 @@ impl Keeper {
                     self.came(&live, before);
                     before = true;
                     tokio::select! {
+                        // An end that is our own doing is not told.
+                        biased;
                         () = shutdown.cancelled() => return,
                         why = self.watch(live) => why,
                     }

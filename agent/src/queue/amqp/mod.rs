@@ -2,7 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `connect` | the URL, one attempt to connect, errors in words, the pace of attempts |
+//! | `door` | what the URL says |
+//! | `connect` | one attempt to connect, errors in words, the pace of attempts |
 //! | `tls` | certificates: the broker's, and our own |
 //! | `link` | a connection that is made again for as long as anybody needs it |
 //! | `topology`, `declare` | exchanges and queues: as they should be, and declared or checked |
@@ -28,6 +29,7 @@ mod consume;
 mod control;
 mod dead;
 mod declare;
+mod door;
 mod link;
 mod listen;
 mod message;
@@ -59,11 +61,11 @@ use self::declare::Declarer;
 use self::link::{Context, Link};
 use self::publish::{Confirms, Message, Published, Publisher};
 use super::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, QueueError, SentCancel};
-use crate::config::{QueueSettings, Secret};
+use crate::config::{BrokerUrl, QueueSettings};
 use crate::observe::metrics;
 
 pub use check::check;
-pub use connect::place;
+pub use door::place;
 pub use privilege::definitions_with_users;
 pub use producer::AmqpProducer;
 pub use topology::definitions;
@@ -102,7 +104,7 @@ impl AmqpQueue {
     /// # Errors
     /// Where the URL can't be read.
     pub fn open(
-        url: &Secret,
+        url: &BrokerUrl,
         settings: &QueueSettings,
         topology: &Topology,
         worker: &str,
@@ -253,8 +255,22 @@ impl Queue for AmqpQueue {
     }
 
     async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
-        let Some(first) = leases.first() else {
-            return Err(LeaseLost);
+        self.announce(leases, result).await?;
+        let mut settled = false;
+        for answer in leases {
+            settled |= self.slots.ack(&answer.lease);
+        }
+        settled.then_some(()).ok_or(LeaseLost)
+    }
+
+    async fn announce(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+        let unheard: Vec<&Answer> = leases.iter().filter(|answer| !answer.announced).collect();
+        let Some(first) = unheard.first() else {
+            return if leases.is_empty() {
+                Err(LeaseLost)
+            } else {
+                Ok(())
+            };
         };
         let began = Instant::now();
         let held = leases.iter().map(|answer| &answer.lease);
@@ -265,7 +281,7 @@ impl Queue for AmqpQueue {
         metrics::publish_confirmed(began.elapsed());
 
         let mut told: Vec<&str> = Vec::new();
-        let asked = leases.iter().filter_map(|answer| {
+        let asked = unheard.iter().filter_map(|answer| {
             let queue = answer.reply_to.as_deref()?;
             let new = !told.contains(&queue);
             told.push(queue);
@@ -275,12 +291,7 @@ impl Queue for AmqpQueue {
             self.send_reply(queue, move || message::reply(result, answer, queue))
         });
         join_all(replies).await;
-
-        let mut settled = false;
-        for answer in leases {
-            settled |= self.slots.ack(&answer.lease);
-        }
-        settled.then_some(()).ok_or(LeaseLost)
+        Ok(())
     }
 
     async fn hand_back(&self, lease: &Lease) {
@@ -338,6 +349,8 @@ impl Queue for AmqpQueue {
             if publishing.is_some() {
                 self.events.flushed().await;
             }
+            // First: nobody is to be told of an end that is our own doing.
+            self.context.shutdown.cancel();
             for live in [receiving, publishing].into_iter().flatten() {
                 if let Err(error) = live.connection.close(200, connect::short("closing")).await {
                     tracing::debug!("the connection had ended already: {error}");

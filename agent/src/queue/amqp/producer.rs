@@ -15,7 +15,7 @@ use super::declare::Declarer;
 use super::link::{Context, Link, connection_name, this_process};
 use super::publish::{Confirms, Message, Published, Publisher};
 use super::{dead, listen, message};
-use crate::config::Secret;
+use crate::config::BrokerUrl;
 use crate::queue::{DeadLetter, Listen, News, Producer, QueueError, SettleDead};
 
 /// What the connection is for, in the log and to the broker's operator.
@@ -69,7 +69,7 @@ impl AmqpProducer {
     /// # Errors
     /// Where the broker can't be reached now, or refuses.
     pub async fn connect(
-        url: &Secret,
+        url: &BrokerUrl,
         topology: &Topology,
         declare: bool,
     ) -> Result<Self, QueueError> {

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::connect::{Broker, short};
 use super::{AmqpProducer, AmqpQueue};
-use crate::config::{QueuePlace, QueueSettings, Secret};
+use crate::config::{BrokerUrl, QueuePlace, QueueSettings};
 use crate::queue::conformance::Harness;
 use crate::queue::{Answer, Delivery, LeaseLost, Outgoing, Producer, Queue};
 
@@ -35,7 +35,7 @@ const CONNECTIONS: [&str; 2] = ["prod", "lake"];
 /// What every worker calls itself.
 const WORKER: &str = "worker-7";
 
-fn url() -> Secret {
+fn url() -> BrokerUrl {
     std::env::var("TEST_AMQP_URL")
         .unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".into())
         .into()
@@ -43,13 +43,13 @@ fn url() -> Secret {
 
 /// A namespace on a broker; its queues and exchanges go with it.
 struct Namespace {
-    url: Secret,
+    url: BrokerUrl,
     topology: Topology,
     declare: bool,
 }
 
 impl Namespace {
-    fn new(url: Secret) -> Self {
+    fn new(url: BrokerUrl) -> Self {
         Self {
             url,
             topology: Topology::new(format!("test-{}", uuid::Uuid::now_v7().simple())),
@@ -89,7 +89,7 @@ impl Namespace {
         connection.create_channel().await.expect("a channel")
     }
 
-    async fn delete(url: &Secret, topology: &Topology) {
+    async fn delete(url: &BrokerUrl, topology: &Topology) {
         let broker = Broker::new(url).expect("a URL");
         let Ok(connection) = broker.connect("sparkferry test, cleaning").await else {
             return;
@@ -157,6 +157,7 @@ fn answer(delivery: &Delivery) -> Answer {
         reply_to: delivery.reply_to.clone(),
         correlation_id: delivery.correlation_id.clone(),
         trace: delivery.trace.clone(),
+        announced: false,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     AT_ONCE, Harness, PATIENCE, Producer, Queue, answer, finish, id, next, next_result,
     nothing_is_left, submit, success, within,
 };
-use crate::queue::{Listen, SettleDead};
+use crate::queue::{LeaseLost, Listen, SettleDead};
 
 /// The producer hears the result, and the request is delivered to nobody again.
 pub async fn a_finished_request_is_gone_and_its_result_heard<H: Harness>(harness: &H) {
@@ -58,6 +58,44 @@ pub async fn one_result_answers_every_delivery_of_its_request<H: Harness>(harnes
         assert_eq!(next_result(news, PATIENCE).await.id, id("twice-1"));
     }
     worker.close().await;
+    nothing_is_left(harness, connection).await;
+}
+
+/// A result may come before its request is done: its producer hears it once from a worker, and who
+/// receives the request after that worker's death settles it all the same.
+pub async fn what_is_announced_is_heard_and_stays_on_loan<H: Harness>(harness: &H) {
+    let [connection, _] = harness.connections();
+    let (first, producer) = (harness.worker().await, harness.producer().await);
+    let mut news = producer
+        .listen(Listen::Mine(vec![id("early"), id("after")]))
+        .await
+        .expect("a producer may listen");
+    submit(&*producer, connection, &id("early")).await;
+    let mut deliveries = first.consume(connection, 10).await;
+    let early = success(connection, &id("early"));
+    let mut answers = [answer(&next(&mut deliveries, &id("early")).await)];
+    let announced = first.announce(&answers, &early);
+    within(AT_ONCE, "announcing", announced)
+        .await
+        .expect("the lease is held");
+    assert_eq!(next_result(&mut news, PATIENCE).await.id, id("early"));
+    first.close().await;
+    let late = first.announce(&answers, &early);
+    let late = within(AT_ONCE, "announcing", late).await;
+    assert_eq!(late, Err(LeaseLost), "it is another worker's");
+
+    let second = harness.worker().await;
+    let mut deliveries = second.consume(connection, 10).await;
+    answers[0] = answer(&next(&mut deliveries, &id("early")).await);
+    answers[0].announced = true;
+    within(AT_ONCE, "finishing", second.finish(&answers, &early))
+        .await
+        .expect("the lease is held");
+    submit(&*producer, connection, &id("after")).await;
+    let delivery = next(&mut deliveries, &id("after")).await;
+    finish(&*second, connection, &id("after"), &delivery).await;
+    assert_eq!(next_result(&mut news, PATIENCE).await.id, id("after"));
+    second.close().await;
     nothing_is_left(harness, connection).await;
 }
 

@@ -1,5 +1,6 @@
 //! Opening the file: its tables, its version, and what else it might turn out to be.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,16 @@ const APPLICATION_ID: i64 = 0x5350_4b46;
 
 /// How long opening waits for others who open or write.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a transaction waits for others who write.
+const TURN_PATIENCE: Duration = Duration::from_secs(2);
+/// The same for one that can be tried again and has to end soon.
+const SHORT_PATIENCE: Duration = Duration::from_millis(250);
+
+thread_local! {
+    /// When this thread's transaction began to wait.
+    static TURN_BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// The states of a request in the column `state`.
 pub(super) mod state {
@@ -149,6 +160,11 @@ impl Database {
         identity(&self.path) != Some(self.file)
     }
 
+    /// From now on transactions wait for moments only.
+    pub(super) fn hurry(&self) -> rusqlite::Result<()> {
+        self.connection.busy_timeout(SHORT_PATIENCE)
+    }
+
     /// Begins a transaction that may write, waiting its turn.
     pub(super) fn write(&self) -> rusqlite::Result<Transaction<'_>> {
         Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
@@ -224,7 +240,10 @@ fn prepare(connection: &mut Connection) -> Result<(), Unfit> {
             "it can only be read: the file must be writable for this user".into(),
         ));
     }
-    let made = is_made(connection)?;
+    // As of one moment: somebody else may be making the tables just now.
+    let moment = connection.transaction()?;
+    let made = is_made(&moment)?;
+    moment.finish()?;
     let journal: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {
         row.get("journal_mode")
     })?;
@@ -274,12 +293,19 @@ fn is_made(connection: &Connection) -> Result<bool, Unfit> {
     Ok(false)
 }
 
-/// Waits a few milliseconds for whoever writes, for about two seconds altogether. (SQLite's own
-/// handler sleeps up to 100 ms at a time, which a queue would feel.)
+/// Waits a few milliseconds for whoever writes, for [`TURN_PATIENCE`] altogether: by the clock, since
+/// on a busy machine each wait takes longer. (SQLite's own handler sleeps up to 100 ms at a time,
+/// which a queue would feel.)
 fn wait_turn(times: i32) -> bool {
+    let now = Instant::now();
+    if times == 0 {
+        TURN_BEGAN.set(Some(now));
+    }
     let millis = fastrand::u64(1..=u64::from(times.unsigned_abs()).clamp(1, 10));
     std::thread::sleep(Duration::from_millis(millis));
-    times < 400
+    TURN_BEGAN
+        .get()
+        .is_some_and(|began| now - began < TURN_PATIENCE)
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

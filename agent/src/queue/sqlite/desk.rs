@@ -69,6 +69,8 @@ pub(super) struct Write {
 pub(super) enum What {
     /// With a result.
     Finish(Outgoing),
+    /// Not yet, but the result is there.
+    Announce(Outgoing),
     /// Not at all: somebody else shall.
     HandBack,
     /// Among the dead letters.
@@ -300,6 +302,8 @@ impl Desk {
             self.accept(command);
         }
         let started = Instant::now();
+        // To be given up in time, whoever keeps the database locked. It can't fail.
+        let _ = self.setup.database.hurry();
         while let Err(trouble) = self.last_round() {
             if started.elapsed() > CLOSE_PATIENCE {
                 let Trouble(why) = trouble;

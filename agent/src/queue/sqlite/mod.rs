@@ -128,6 +128,16 @@ impl SqliteQueue {
         }))
     }
 
+    async fn publish(&self, leases: &[Answer], what: What) -> Result<(), LeaseLost> {
+        let started = Instant::now();
+        let leases = leases.iter().map(|answer| names(&answer.lease)).collect();
+        if !self.settle(leases, what).await {
+            return Err(LeaseLost);
+        }
+        metrics::publish_confirmed(started.elapsed());
+        Ok(())
+    }
+
     /// Returns false where none of the leases was ours any more.
     async fn settle(&self, leases: Vec<(u64, u64)>, what: What) -> bool {
         let (answer, answered) = oneshot::channel();
@@ -196,14 +206,11 @@ impl Queue for SqliteQueue {
     }
 
     async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
-        let started = Instant::now();
-        let leases = leases.iter().map(|answer| names(&answer.lease)).collect();
-        if self.settle(leases, What::Finish(result.clone())).await {
-            metrics::publish_confirmed(started.elapsed());
-            Ok(())
-        } else {
-            Err(LeaseLost)
-        }
+        self.publish(leases, What::Finish(result.clone())).await
+    }
+
+    async fn announce(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+        self.publish(leases, What::Announce(result.clone())).await
     }
 
     async fn hand_back(&self, lease: &Lease) {

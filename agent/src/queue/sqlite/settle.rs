@@ -80,12 +80,33 @@ pub(super) fn finish(
              WHERE seq = ?2 AND session = ?3 AND state = 1",
         )?
         .execute(params![state::DONE, seq, session])?;
-    if ended == 0 {
-        return Ok(false);
+    if ended > 0 {
+        publish(tx, seq, result)?;
     }
+    Ok(ended > 0)
+}
+
+/// The result alone. Returns whether the request is ours.
+pub(super) fn announce(
+    tx: &Connection,
+    session: i64,
+    seq: i64,
+    result: &Outgoing,
+) -> rusqlite::Result<bool> {
+    let ours = tx
+        .prepare_cached("SELECT 1 FROM requests WHERE seq = ?1 AND session = ?2 AND state = 1")?
+        .exists([seq, session])?;
+    if ours {
+        publish(tx, seq, result)?;
+    }
+    Ok(ours)
+}
+
+/// One request has one result: the first, where it was announced before.
+fn publish(tx: &Connection, seq: i64, result: &Outgoing) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO results (request, message_id, outcome, finished_at, body)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (request) DO NOTHING",
     )?
     .execute(params![
         seq,
@@ -94,7 +115,7 @@ pub(super) fn finish(
         now(),
         &result.body[..],
     ])?;
-    Ok(true)
+    Ok(())
 }
 
 /// Makes a request ready again. Returns whether it was still ours.

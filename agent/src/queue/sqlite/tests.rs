@@ -133,6 +133,7 @@ fn answer(delivery: &Delivery) -> [Answer; 1] {
         reply_to: None,
         correlation_id: None,
         trace: delivery.trace.clone(),
+        announced: false,
     }]
 }
 

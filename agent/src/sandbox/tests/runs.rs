@@ -261,3 +261,40 @@ async fn jobs_are_found_by_name_in_any_case_and_take_parameters() {
     assert_eq!(codes, ["DRIVER_ERROR", "SUCCESS"]);
     workspace.stop().await;
 }
+
+#[tokio::test]
+async fn a_run_that_is_deleted_at_its_end_is_known_by_nothing_but_its_token() {
+    let workspace = Workspace::start().await;
+    let choices = json!({"sandbox.duration_ms": 0, "sandbox.outcome": "DELETED"});
+    let mut body = one(&choices);
+    body["idempotency_token"] = "k".into();
+    let run_id = workspace.submit(body.clone()).await;
+    let path = format!("/api/2.2/jobs/runs/get?run_id={run_id}");
+    let (_, _, gone) = workspace.refused(Method::GET, &path, Value::Null).await;
+    assert_eq!(gone, format!("Run {run_id} does not exist."));
+    let submit = "/api/2.2/jobs/runs/submit";
+    let (_, _, spent) = workspace.refused(Method::POST, submit, body).await;
+    assert!(spent.contains("has been deleted"), "{spent}");
+    assert_eq!(workspace.stats().await["deleted"], 1);
+    workspace.stop().await;
+}
+
+#[tokio::test]
+async fn a_strange_reply_is_the_same_in_words_that_nobody_knows() {
+    let workspace = Workspace::start().await;
+    let run_id = workspace
+        .submit(one(&json!({"sandbox.duration_ms": 0})))
+        .await;
+    workspace
+        .rule(json!({"call": "runs/get", "strange": true, "times": 1}))
+        .await;
+    let strange = workspace.run(run_id).await;
+    assert_eq!(strange["run_id"], run_id);
+    assert_eq!(strange["state"]["life_cycle_state"], "PONDERING");
+    assert_eq!(strange["tasks"][0]["status"]["state"], "PONDERING");
+    assert!(strange["tasks"][0]["sandbox_news"].is_array(), "{strange}");
+    let plain = workspace.run(run_id).await;
+    assert_eq!(plain["status"]["state"], "TERMINATED");
+    assert!(plain.get("sandbox_news").is_none(), "{plain}");
+    workspace.stop().await;
+}

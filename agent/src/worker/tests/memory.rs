@@ -81,7 +81,7 @@ pub(super) struct MemoryQueue {
     numbers: AtomicU64,
     results: mpsc::UnboundedSender<Outgoing>,
     settled: Notify,
-    /// So many calls of `finish` panic, before or after they have published.
+    /// So many calls of `finish` panic, before (also of `bury`) or after they have published.
     pub(super) panics_before: AtomicUsize,
     pub(super) panics_after: AtomicUsize,
     pub(super) buried: AtomicUsize,
@@ -251,11 +251,24 @@ impl Queue for MemoryQueue {
         if !answers.iter().any(|answer| held(&answer)) {
             return Err(LeaseLost);
         }
-        self.results.send(result.clone()).unwrap();
+        if !answers.iter().all(|answer| answer.announced) {
+            self.results.send(result.clone()).unwrap();
+        }
         assert!(!take_one(&self.panics_after), "a bug after publishing");
         for answer in answers.iter().filter(held) {
             assert!(self.acknowledge(answer.lease.number), "settled twice");
         }
+        Ok(())
+    }
+
+    async fn announce(&self, answers: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+        if answers
+            .iter()
+            .all(|answer| answer.lease.lost.is_cancelled())
+        {
+            return Err(LeaseLost);
+        }
+        self.results.send(result.clone()).unwrap();
         Ok(())
     }
 
@@ -266,6 +279,7 @@ impl Queue for MemoryQueue {
     }
 
     async fn bury(&self, delivery: &Delivery, _: &Unreadable) -> Result<(), LeaseLost> {
+        assert!(!take_one(&self.panics_before), "a bug before burying");
         if !self.acknowledge(delivery.lease.number) {
             return Err(LeaseLost);
         }

@@ -137,6 +137,7 @@ async fn answer_all(queue: Arc<SqliteQueue>, connection: &str) {
             reply_to: None,
             correlation_id: None,
             trace: TraceContext::default(),
+            announced: false,
         };
         queue.finish(&[answer], &outgoing).await.unwrap();
     }

@@ -32,54 +32,93 @@ pub(super) enum Fault {
     Delay(Line),
     /// The workspace refuses every call.
     Outage { milliseconds: u32 },
+    /// The workspace says "too many" to nearly every call, with or without saying when to come again.
+    Storm { milliseconds: u32, tells_when: bool },
+    /// The workspace lets nobody in, and calls it a missing permission.
+    Revoke { milliseconds: u32 },
+    /// The workspace answers the next calls after half a minute.
+    Slow { calls: u32 },
     /// Every token that was issued is refused from now on.
     ExpireTokens,
     /// Somebody else holds the database's lock.
     LockDatabase,
+    /// The workers find no more room on the disk.
+    FillDisk,
+    /// The broker is stopped, and goes on so many beats later.
+    FreezeBroker { beats: usize },
+    /// The broker has too little memory, and takes no message.
+    StarveBroker,
+    /// The broker's operator closes all connections.
+    CloseConnections,
+}
+
+/// What can suffer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stage {
+    pub(super) workers: usize,
+    /// RabbitMQ stands behind a proxy; else the queue is a database.
+    pub(super) broker: bool,
+    /// The broker is a node of our own.
+    pub(super) node: bool,
+    /// Half a minute is not too long for anything.
+    pub(super) long: bool,
 }
 
 /// What is drawn for each beat and each request.
 pub(super) struct Plan {
     random: Rng,
-    workers: usize,
-    /// RabbitMQ stands behind a proxy; else the queue is a database.
-    broker: bool,
+    stage: Stage,
 }
 
 impl Plan {
-    pub(super) fn new(seed: u64, workers: usize, broker: bool) -> Self {
+    pub(super) fn new(seed: u64, stage: Stage) -> Self {
         Self {
             random: Rng::with_seed(seed),
-            workers,
-            broker,
+            stage,
         }
     }
 
     /// The faults of the next beat: always a kill, and more often than not something else.
     pub(super) fn beat(&mut self) -> Vec<Fault> {
-        let worker = self.random.usize(..self.workers);
+        let Stage {
+            workers,
+            broker,
+            node,
+            long,
+        } = self.stage;
+        let worker = self.random.usize(..workers);
         let mut faults = vec![Fault::Kill { worker }];
         // Not the one that was killed: it is gone.
-        let other = (worker + 1) % self.workers;
-        let line = if self.broker && self.random.bool() {
+        let other = (worker + 1) % workers;
+        let line = if broker && self.random.bool() {
             Line::Broker
         } else {
             Line::Engine
         };
-        let further = match self.random.u32(..12) {
+        let beats = self.random.usize(1..5);
+        let milliseconds = self.random.u32(500..4000);
+        let further = match self.random.u32(..20) {
             0 | 1 => Fault::Freeze {
                 worker: other,
-                beats: self.random.usize(1..5),
+                beats,
             },
             2 => Fault::Cut(line),
             3 => Fault::CutAfter(line, self.random.usize(1..20_000)),
             4 => Fault::Hold(line),
             5 => Fault::Delay(line),
-            6 => Fault::Outage {
-                milliseconds: self.random.u32(500..4000),
+            6 => Fault::Outage { milliseconds },
+            7 => Fault::Storm {
+                milliseconds,
+                tells_when: self.random.bool(),
             },
-            7 => Fault::ExpireTokens,
-            8 if !self.broker => Fault::LockDatabase,
+            8 => Fault::Revoke { milliseconds },
+            9 => Fault::ExpireTokens,
+            10 if long => Fault::Slow { calls: 3 },
+            11 if !broker => Fault::LockDatabase,
+            12 if !broker => Fault::FillDisk,
+            11 if node => Fault::FreezeBroker { beats },
+            12 if node => Fault::StarveBroker,
+            13 if node => Fault::CloseConnections,
             _ => return faults,
         };
         faults.push(further);
@@ -94,7 +133,7 @@ pub(super) struct Fate {
     pub(super) attempts: usize,
 }
 
-/// The requests, with runs of 0.2 s to `longest_ms`. One in five does not simply succeed.
+/// The requests, with runs of 0.2 s to `longest_ms`. One in four does not simply succeed.
 pub(super) fn fates(seed: u64, requests: usize, longest_ms: usize) -> Vec<Fate> {
     let mut random = Rng::with_seed(seed ^ 0x5eed);
     (0..requests)
@@ -104,6 +143,7 @@ pub(super) fn fates(seed: u64, requests: usize, longest_ms: usize) -> Vec<Fate> 
                 1 => ("CLUSTER_ERROR,FAILED", Outcome::Failed, 2),
                 2 => ("CLUSTER_ERROR,SUCCESS", Outcome::Success, 2),
                 3 => ("CANCELED", Outcome::Canceled, 1),
+                4 => ("DELETED", Outcome::Lost, 1),
                 _ => ("SUCCESS", Outcome::Success, 1),
             };
             Fate {
@@ -131,6 +171,7 @@ pub(super) fn faulty_calls(seed: u64) -> Value {
         json!({"probability": 0.012, "lose_reply": true}),
         json!({"probability": 0.012, "half_reply": true}),
         json!({"probability": 0.011, "delay_ms": 1500}),
+        json!({"probability": 0.012, "strange": true}),
         json!({"probability": 0.008, "status": 401}),
         json!({"probability": 0.008, "status": 403, "call": "jobs/runs/get"}),
     ];
@@ -142,8 +183,14 @@ pub(super) fn faulty_calls(seed: u64) -> Value {
 
 #[test]
 fn the_same_seed_is_the_same_plan_and_another_one_is_not() {
+    let stage = Stage {
+        workers: 3,
+        broker: true,
+        node: true,
+        long: true,
+    };
     let plan = |seed| {
-        let mut plan = Plan::new(seed, 3, true);
+        let mut plan = Plan::new(seed, stage);
         (0..50).map(|_| plan.beat()).collect::<Vec<_>>()
     };
     assert_eq!(plan(7), plan(7));

@@ -15,7 +15,7 @@ const WORKERS: usize = 3;
 
 async fn replaced_again_and_again(queue: Queue) {
     let fates = fates(4, REQUESTS, 6_000);
-    let mut field = Field::new(queue, WORKERS, 30).await;
+    let mut field = Field::new(queue, None, WORKERS, 30).await;
     let mut books = field.books();
     let ground = Arc::clone(&field.ground);
     let progress = watch::Sender::new(0);

@@ -15,8 +15,14 @@ use super::plan::{Fate, Line};
 use super::{shared_broker, submit};
 use crate::stories::harness::{PATIENCE, Work, count};
 
+/// Where a worker can listen.
+pub(super) fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound")
+}
+
 /// Waits until the worker says that it is ready, or that it isn't.
-async fn until(http: &reqwest::Client, address: SocketAddr, wanted: StatusCode) {
+pub(super) async fn until(http: &reqwest::Client, address: SocketAddr, wanted: StatusCode) {
     let looking = async {
         let mut looks = interval(Duration::from_millis(100));
         loop {
@@ -45,10 +51,8 @@ fn said(log: &str, part: &str) -> BTreeMap<String, usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readiness_falls_and_comes_back_and_each_change_is_said_once() {
-    let field = Field::new(Queue::Quorum(shared_broker()), 0, 10).await;
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    drop(listener);
+    let field = Field::new(Queue::Quorum(shared_broker()), None, 0, 10).await;
+    let address = free_address();
     let _worker = field.ground.worker_with(&[
         ("SPARKFERRY__HTTP__LISTEN", &address.to_string()),
         ("SPARKFERRY__LOG__LEVEL", "info"),

@@ -2,86 +2,19 @@
 //!
 //! What was really done is counted by the rows of a table.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use spark_connect_proto::get_status_response::operation_status::OperationState;
-use sparkferry_agent::engine::{Attached, Change, Ended, Engine, Fault, Run, Start, Unknown};
-use sparkferry_shared::{ErrorClass, Names, OnFailure, Work};
+use sparkferry_agent::engine::spark_connect::SparkConnectEngine;
+use sparkferry_agent::engine::{CLOSED, Change, Ended, Fault, Unknown};
+use sparkferry_shared::ErrorClass;
 use tokio::time::{interval, timeout};
-use uuid::Uuid;
 
-use super::conformance::{LONG, USER, engine_at, steps};
+use super::asked::{Asked, PATIENCE, change, end, output};
+use super::conformance::{LONG, USER, engine_at};
+use super::gate::{Gate, Hold};
 use super::servers::SparkServer;
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_mins(4);
-
-/// A request and its computed names.
-struct Asked {
-    names: Names,
-    work: Work,
-}
-
-impl Asked {
-    fn new(statements: &[String]) -> Self {
-        Self {
-            names: Names::new("conformance", "c", &Uuid::now_v7().to_string()),
-            work: steps(statements),
-        }
-    }
-
-    fn session(&self) -> Uuid {
-        self.names.key(1).as_uuid()
-    }
-
-    async fn try_attach(
-        &self,
-        engine: &dyn Engine,
-        seen_before: bool,
-        unknown: Unknown,
-    ) -> Result<Attached, Fault> {
-        let start = Start {
-            names: &self.names,
-            attempt: 1,
-            work: &self.work,
-            on_failure: OnFailure::Rerun,
-            seen_before,
-            unknown,
-        };
-        let attaching = engine.attach_or_start(&start);
-        timeout(PATIENCE, attaching).await.expect("in time")
-    }
-
-    /// As a worker that is given the request for the first time.
-    async fn begin(&self, engine: &dyn Engine) -> Attached {
-        let begun = self.try_attach(engine, false, Unknown::Start).await;
-        begun.expect("it begins")
-    }
-
-    /// As a worker that is given it after another one, and may not run it twice.
-    async fn take_over(&self, engine: &dyn Engine) -> Attached {
-        let found = self.try_attach(engine, true, Unknown::Lost).await;
-        found.expect("it is there")
-    }
-}
-
-async fn change(run: &mut dyn Run) -> Change {
-    timeout(PATIENCE, run.next()).await.expect("in time")
-}
-
-async fn end(run: &mut dyn Run) -> Ended {
-    loop {
-        if let Change::Ended(ended) = change(run).await {
-            return ended;
-        }
-    }
-}
-
-async fn output(run: &mut dyn Run) -> Value {
-    let output = run.output(100_000).await;
-    output.expect("no fault").expect("it produced something")
-}
 
 /// Takes some seconds, and writes one row.
 fn slow_insert(mark: &str) -> String {
@@ -97,7 +30,7 @@ struct Story {
 }
 
 impl Story {
-    fn engine(&self) -> std::sync::Arc<dyn Engine> {
+    fn engine(&self) -> Arc<SparkConnectEngine> {
         engine_at(self.server.address())
     }
 
@@ -215,27 +148,89 @@ impl Story {
         assert_eq!(self.marks("never").await, 0);
     }
 
+    /// Another operation has the name already: by its name it is this one, and it is followed.
+    async fn the_name_is_taken_by_another_plan(&self) {
+        let gate = Gate::before(self.server.address()).await;
+        let engine = engine_at(gate.address());
+        let asked = Asked::new(&["INSERT INTO marks VALUES ('late')".to_owned()]);
+        gate.hold("ExecutePlan", 1, Hold::Before);
+        let first = async {
+            gate.held(1).await;
+            let mut other = self.server.client();
+            let key = asked.names.key(1);
+            let begun = other.execute(USER, key, 1, "INSERT INTO marks VALUES ('first')");
+            begun.await.expect("it begins");
+            gate.open();
+        };
+        let (mut begun, ()) = tokio::join!(asked.begin(&*engine), first);
+        assert_eq!(end(&mut *begun.run).await, Ended::Success);
+        assert_eq!(self.marks("first").await, 1);
+        assert_eq!(self.marks("late").await, 0);
+    }
+
+    /// The session is ended while its run goes on, by somebody who may: nobody runs it again.
+    async fn the_session_is_closed(&self) {
+        let asked = Asked::new(&[LONG.to_owned()]);
+        let gate = Gate::before(self.server.address()).await;
+        let mut begun = asked.begin(&*engine_at(gate.address())).await;
+        assert!(matches!(change(&mut *begun.run).await, Change::State(_)));
+        drop(begun);
+        let mut client = self.server.client();
+        let released = client.release(USER, asked.session()).await;
+        released.expect("the session is released");
+        for unknown in [Unknown::Lost, Unknown::Start] {
+            let found = asked.try_attach(&*self.engine(), true, unknown).await;
+            let Err(Fault::Lost(error)) = found else {
+                panic!("it is lost: {found:?}");
+            };
+            assert_eq!(error.code.as_deref(), Some(CLOSED));
+        }
+    }
+
     /// A server that starts again knows nothing: what ran is lost, and not run again unasked.
     async fn the_server_is_killed(&mut self) {
         let asked = Asked::new(&[LONG.to_owned()]);
         let mut begun = asked.begin(&*self.engine()).await;
         assert!(matches!(change(&mut *begun.run).await, Change::State(_)));
+        let gate = Gate::before(self.server.address()).await;
+        let changed = Asked::new(&[LONG.to_owned()]);
+        let mut other = changed.begin(&*engine_at(gate.address())).await;
+        assert!(matches!(change(&mut *other.run).await, Change::State(_)));
+        gate.hold("ReattachExecute", 1, Hold::Before);
         self.server.kill().await;
-        self.server.start_again().await;
+        let (ended, ()) = tokio::join!(end(&mut *other.run), async {
+            gate.held(1).await;
+            self.server.start_again().await;
+            // Somebody was faster, and the session is there again, with nothing in it.
+            let mut client = self.server.client();
+            let touched = client.unset(USER, changed.session(), "x").await;
+            touched.expect("the session is there");
+            gate.open();
+        });
+        let Ended::Lost(failure) = ended else {
+            panic!("it is lost: {ended:?}");
+        };
+        let message = &failure.error.message;
+        assert!(message.contains("was restarted meanwhile"), "{message}");
+
         let Ended::Lost(failure) = end(&mut *begun.run).await else {
             panic!("it is lost");
         };
         assert_eq!(failure.error.class, ErrorClass::Lost);
         let found = asked.try_attach(&*self.engine(), true, Unknown::Lost).await;
         assert!(matches!(found, Err(Fault::Lost(_))), "{found:?}");
-        // Asked to, it is run again.
-        let mut again = asked
+        // Allowed to, it gets another attempt. Whoever walks again from the first one on finds that
+        // it is over, though the server forgot it.
+        let next = asked.next(failure.error.clone());
+        let mut second = next.begin(&*self.engine()).await;
+        assert!(!second.adopted);
+        let again = asked
             .try_attach(&*self.engine(), true, Unknown::Start)
-            .await
-            .expect("it begins");
-        assert!(!again.adopted);
-        again.run.cancel().await.expect("it is delivered");
-        end(&mut *again.run).await;
+            .await;
+        let mut again = again.expect("it is there");
+        assert_eq!(end(&mut *again.run).await, Ended::Lost(failure));
+        second.run.cancel().await.expect("it is delivered");
+        end(&mut *second.run).await;
     }
 }
 
@@ -247,6 +242,8 @@ async fn a_run_on_apache_spark_is_taken_over() {
     story.two_at_once().await;
     story.rows_that_were_read_are_gone().await;
     story.cancelled_by_another_worker().await;
+    story.the_name_is_taken_by_another_plan().await;
+    story.the_session_is_closed().await;
     story.the_server_is_killed().await;
 }
 

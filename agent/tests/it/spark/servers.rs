@@ -4,7 +4,7 @@
 //! what started it: when it is dropped, and also when the test's process is killed.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,11 +15,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 
 use super::client::BareClient;
+use crate::broker::free_port;
 
 /// Made by `agent/tests/prepare.sh test`.
 pub(super) const PYTHON: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/python");
 /// Made by `agent/tests/prepare.sh test`.
 const SAIL: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/sail/bin/sail");
+/// The setting of Apache Spark's that asks for a token.
+pub(super) const TOKEN: &str = "spark.connect.authenticate.token";
 /// Held by whoever runs an Apache Spark, of all test processes of this folder.
 const TURN: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/apache-spark.lock");
 /// How long a server may take to answer its first statement on a busy machine.
@@ -91,7 +94,9 @@ impl SparkServer {
 
     /// A client to look at it from outside.
     pub(super) fn client(&self) -> BareClient {
-        BareClient::of(self.port)
+        let mut settings = self.settings.iter();
+        let token = settings.find(|(key, _)| *key == TOKEN);
+        BareClient::of(self.port, token.map(|(_, token)| *token))
     }
 
     /// A place for data, which server and test see.
@@ -222,12 +227,6 @@ fn spark_home() -> PathBuf {
     });
     let home = homes.find(|home| home.join("bin/spark-submit").exists());
     home.expect("pyspark is there; agent/tests/prepare.sh test brings it")
-}
-
-/// Free a moment ago; nobody else asks for ports by number here.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
 }
 
 #[tokio::test]

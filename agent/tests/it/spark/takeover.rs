@@ -3,6 +3,7 @@
 use spark_connect_proto::get_status_response::operation_status::OperationState;
 use sparkferry_shared::{EventType, Outcome, RunResult};
 
+use super::attended::killed_after_a_result_that_waits_for_nothing;
 use super::servers::SparkServer;
 use super::stage::{Stage, Submitted, rows, slow_insert, statements};
 use crate::proxy::Proxy;
@@ -22,6 +23,7 @@ async fn apache_spark_runs_each_statement_once_whoever_dies() {
     ten_times_in_a_row(&server).await;
     the_network_fails_and_nobody_dies(&server).await;
     a_large_result_is_cut_off_on_its_way(&server).await;
+    killed_after_a_result_that_waits_for_nothing(&server).await;
 }
 
 fn create(table: &str) -> String {

@@ -2,29 +2,21 @@
 //! don't. All certificates are made here.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sparkferry_agent::config::SparkConnectSettings;
 use sparkferry_agent::engine::spark_connect::SparkConnectEngine;
 use sparkferry_agent::engine::{Engine, Fault};
 use tempfile::TempDir;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::servers::SparkServer;
 use super::stage::{Stage, rows, statements};
 use super::statements::succeeded;
-use crate::authority::{Age, Authority, write};
-use crate::stories::harness::Place;
+use crate::authority::{Age, Authority, terminate, write};
+use crate::stories::harness::{Ground, Place};
 
 /// Sail, with something in front of it that takes the TLS off.
 struct Secured {
@@ -46,7 +38,7 @@ impl Secured {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let files = folder.path().join("server");
-        let terminator = tokio::spawn(terminate(listener, files, server.address()));
+        let terminator = tokio::spawn(terminate(listener, files, server.address(), "h2"));
         Self {
             folder,
             authority,
@@ -77,31 +69,6 @@ impl Secured {
     }
 }
 
-/// Shows the certificate that stands in the files now, for each connection anew.
-async fn terminate(listener: TcpListener, files: PathBuf, behind: SocketAddr) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.expect("it is bound");
-        let certificate = CertificateDer::from_pem_file(files.with_extension("pem"));
-        let key = PrivateKeyDer::from_pem_file(files.with_extension("key"));
-        let mut config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.expect("a certificate")],
-                key.expect("a key"),
-            )
-            .expect("they belong together");
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        connections.spawn(async move {
-            // A client that doesn't believe us breaks off.
-            let accepting = TlsAcceptor::from(Arc::new(config)).accept(stream);
-            let mut stream = accepting.await.ok()?;
-            let mut behind = TcpStream::connect(behind).await.ok()?;
-            copy_bidirectional(&mut stream, &mut behind).await.ok()
-        });
-    }
-}
-
 /// What is said of a server that is not believed.
 async fn told(engine: &SparkConnectEngine) -> String {
     let Err(Fault::Passing {
@@ -119,9 +86,13 @@ async fn told(engine: &SparkConnectEngine) -> String {
     message
 }
 
+/// On a machine without any authorities: the one that we bring is enough.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_run_on_a_server_with_a_certificate_of_our_own() {
     let secured = Secured::start().await;
+    fs::write(secured.file("none.pem"), "").expect("our own folder");
+    let none = secured.file("none.pem").display().to_string();
+    let no_system = [("SSL_CERT_FILE", none.as_str())];
     let connection = format!(
         "type = \"spark_connect\"\nurl = \"sc://localhost:{}/;use_ssl=true\"\n\
          tls.ca_file = \"{}\"\n",
@@ -129,11 +100,32 @@ async fn statements_run_on_a_server_with_a_certificate_of_our_own() {
         secured.file("ca.pem").display(),
     );
     let stage = Stage::with(Place::Sqlite, &connection);
-    let _worker = stage.ground.worker();
+    let _worker = stage.ground.worker_with(&no_system);
     let mut submitted = stage.submit(&[statements("one", &["SELECT 1"])]).await;
     let result = submitted.result().await;
     assert_eq!(rows(succeeded(&result), 0), serde_json::json!([[1]]));
     submitted.producer.close().await;
+}
+
+#[tokio::test]
+async fn a_machine_without_authorities_says_what_is_missing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let none = folder.path().join("none.pem");
+    write(&none, "");
+    for connection in [
+        "type = \"spark_connect\"\nurl = \"sc://127.0.0.1:1/;use_ssl=true\"",
+        "type = \"databricks\"\nhost = \"https://127.0.0.1:1\"\n\
+         auth = { type = \"pat\", token = \"t\" }",
+    ] {
+        let ground = Ground::new(Place::Sqlite, 60, connection);
+        let mut check = ground.command("check");
+        let checked = check.env("SSL_CERT_FILE", &none).output().await;
+        let out = checked.expect("our own program").stdout;
+        let out = String::from_utf8(out).expect("text");
+        for words in ["prod", "ca-certificates", "tls.ca_file"] {
+            assert!(out.contains(words), "{words:?} is not said: {out}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! `sparkferry cancel`, at the moments when it is hardest to tell the truth.
 
-use sparkferry_shared::{EventType, Id, Outcome};
+use serde_json::{Value, json};
+use sparkferry_agent::queue::{News, Producer};
+use sparkferry_shared::{EventType, Id, Outcome, RunResult};
+use tokio::process::Child;
+use tokio::sync::mpsc::Receiver;
 
 use super::harness::{Heard, Place, Story, Work, count, stop};
 
@@ -82,4 +86,119 @@ async fn on_rabbitmq_a_cancel_is_true_at_every_moment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_sqlite_a_cancel_is_true_at_every_moment() {
     cancelled_at_every_moment(Place::Sqlite).await;
+}
+
+/// A work whose id is its number's, and what becomes of it, told in news.
+struct Cancelled {
+    story: Story,
+    producer: Box<dyn Producer>,
+    news: Receiver<News>,
+    heard: Heard,
+    _worker: Child,
+}
+
+impl Cancelled {
+    /// A worker is there, and has been told of these.
+    async fn begin(story: Story, work: &[Work]) -> Self {
+        let worker = story.worker();
+        let (producer, news) = story.submit(work).await;
+        Self {
+            story,
+            producer,
+            news,
+            heard: Heard::default(),
+            _worker: worker,
+        }
+    }
+
+    /// Cancels it when so many have had such an event; returns its result, and what the books say.
+    async fn cancel_at(mut self, event: EventType, of: usize, id: &str) -> (RunResult, Value) {
+        self.heard.events_of(&mut self.news, event, of).await;
+        cancel(&self.story, id).await;
+        let id: Id = id.parse().expect("an id");
+        while !self.heard.results.contains_key(&id) {
+            let more = self.heard.results.len() + 1;
+            self.heard.listen(&mut self.news, more).await;
+        }
+        self.producer.close().await;
+        let result = self.heard.results.remove(&id).expect("it is there");
+        let stats = self.story.workspace.stats().await;
+        (result, stats)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_it_waits_for_its_turn_to_start_it_is_never_started() {
+    let story = Story::new(Place::shared_broker(), 600).await;
+    // The second one's turn comes a minute after the first one's.
+    story.reconfigure("submit_per_second = 300", "submit_per_second = 0.017");
+    let mut cancelled = Cancelled::begin(story, &[Work::new(1, LONG, "SUCCESS")]).await;
+    let Cancelled { news, heard, .. } = &mut cancelled;
+    heard.events_of(news, EventType::Submitted, 1).await;
+    cancelled.producer.close().await;
+    let second = [Work::new(2, LONG, "SUCCESS")];
+    (cancelled.producer, cancelled.news) = cancelled.story.submit(&second).await;
+    let (result, stats) = cancelled.cancel_at(EventType::Accepted, 1, "work-2").await;
+    assert_eq!(result.outcome, Outcome::Canceled);
+    assert!(result.attempts.is_empty(), "{result:?}");
+    assert_eq!(count(&stats, "/runs_started"), 1, "{stats}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_it_starts_the_run_is_awaited_and_cancelled() {
+    let story = Story::new(Place::shared_broker(), 600).await;
+    let slow = json!({"call": "jobs/runs/submit", "delay_ms": 6_000});
+    story.workspace.rules(slow).await;
+    let cancelled = Cancelled::begin(story, &[Work::new(1, LONG, "SUCCESS")]).await;
+    let (result, stats) = cancelled.cancel_at(EventType::Accepted, 1, "work-1").await;
+    assert_eq!(result.outcome, Outcome::Canceled);
+    assert_eq!(result.attempts.len(), 1, "{result:?}");
+    assert_eq!(count(&stats, "/runs_started"), 1, "{stats}");
+    assert_eq!(count(&stats, "/runs_by_outcome/CANCELED"), 1, "{stats}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_two_attempts_no_other_one_is_made() {
+    let story = Story::new(Place::shared_broker(), 600).await;
+    let work = Work {
+        retry_after_ms: 600_000,
+        ..Work::new(1, 100, "CLUSTER_ERROR,SUCCESS")
+    };
+    let cancelled = Cancelled::begin(story, &[work]).await;
+    let (result, stats) = cancelled.cancel_at(EventType::Retrying, 1, "work-1").await;
+    assert_eq!(result.outcome, Outcome::Canceled);
+    assert_eq!(result.attempts.len(), 1, "{result:?}");
+    assert_eq!(count(&stats, "/runs_started"), 1, "{stats}");
+}
+
+/// Nobody attends to a run whose request wanted no ending: its cancel is heard by whoever receives the
+/// request again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_submitted_is_cancelled_by_a_cancel_and_the_same_request_again() {
+    let story = Story::new(Place::shared_broker(), 600).await;
+    let work = || Work {
+        wait: false,
+        ..Work::new(1, LONG, "SUCCESS")
+    };
+    let id = work().id;
+    let _worker = story.worker();
+    let (producer, mut news) = story.submit(&[work()]).await;
+    let mut heard = Heard::default();
+    heard.listen(&mut news, 1).await;
+    assert_eq!(outcome(&heard, &id), Outcome::Submitted);
+    producer.close().await;
+
+    cancel(&story, id.as_str()).await;
+    // What is sent from the next second on was sent later.
+    let (producer, mut news) = story.submit(&[Work::new(2, 1_100, "SUCCESS")]).await;
+    Heard::default().listen(&mut news, 1).await;
+    producer.close().await;
+    let (producer, mut news) = story.submit(&[work()]).await;
+    let mut heard = Heard::default();
+    heard.listen(&mut news, 1).await;
+    assert_eq!(outcome(&heard, &id), Outcome::Canceled);
+    producer.close().await;
+    let stats = story.workspace.stats().await;
+    assert_eq!(count(&stats, "/runs_started"), 2, "{stats}");
+    assert_eq!(count(&stats, "/runs_active"), 0, "{stats}");
 }

@@ -1,140 +1,40 @@
 //! What the stories share: a sandbox, a queue of its own, worker processes, a producer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicGetOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
-use serde_json::{Value, json};
+use lapin::{Channel, Connection, ConnectionProperties};
 use sparkferry_agent::queue::amqp::AmqpProducer;
 use sparkferry_agent::queue::sqlite::SqliteProducer;
 use sparkferry_agent::queue::{Listen, News, Producer};
-use sparkferry_agent::sandbox::{Sandbox, SandboxOptions};
-use sparkferry_shared::{EventType, Id, RunResult, Topology};
+use sparkferry_shared::{Id, RunResult, Topology};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::Receiver;
-use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// The one connection of all stories.
+pub(crate) use super::heard::{Heard, Work, one_run_for_each_attempt};
+pub(crate) use super::processes::{FULL_DISK, limit_files, peak_memory, signal, stop};
+pub(crate) use super::workspace::{Workspace, count};
+
+/// The connection of all stories.
 pub(crate) const CONNECTION: &str = "prod";
+/// A further one, of those that [`Story::with_another`] has.
+pub(super) const OTHER: &str = "lake";
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The queue of [`Place::Sqlite`], in the story's folder.
 const DATABASE: &str = "queue.db";
-/// What a worker promises its service manager.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-/// Ends a worker by SIGTERM, as it promises.
-pub(crate) async fn stop(worker: &mut Child) {
-    signal(worker, "TERM").await;
-    let ended = timeout(STOP_LIMIT, worker.wait()).await;
-    let ended = ended.unwrap_or_else(|_| panic!("it runs on after {STOP_LIMIT:?}"));
-    assert_eq!(ended.expect("our own child").code(), Some(0));
-}
-
-/// Sends a signal by its name, such as `STOP`.
-pub(crate) async fn signal(worker: &Child, name: &str) {
-    let pid = worker.id().expect("it runs").to_string();
-    let signal = Command::new("kill").args(["-s", name, &pid]).status();
-    assert!(signal.await.expect("kill is there").success());
-}
-
-/// A sandbox that serves until it is dropped.
-pub(crate) struct Workspace {
-    pub(crate) host: String,
-    http: reqwest::Client,
-    serving: JoinHandle<std::io::Result<()>>,
-}
-
-impl Workspace {
-    pub(crate) async fn start() -> Self {
-        // Only the first of several tests in a process installs it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let sandbox = Sandbox::bind(SandboxOptions {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            token: None,
-            exec: false,
-            allow_remote: false,
-        });
-        let sandbox = sandbox.await.expect("a free port");
-        Self {
-            host: sandbox.host(),
-            http: reqwest::Client::builder().no_proxy().build().expect("TLS"),
-            serving: tokio::spawn(sandbox.serve(CancellationToken::new())),
-        }
-    }
-
-    pub(crate) async fn rules(&self, rules: Value) {
-        self.post("sandbox/rules", &rules).await;
-    }
-
-    /// Forgets all rules: from now on every call is served.
-    pub(crate) async fn calm(&self) {
-        let call = self.http.delete(format!("{}/sandbox/rules", self.host));
-        let calmed = call.send().await.expect("the sandbox answers");
-        assert!(calmed.status().is_success(), "{calmed:?}");
-    }
-
-    /// A call that is no worker's.
-    pub(crate) async fn post(&self, path: &str, body: &Value) {
-        let url = format!("{}/{path}", self.host);
-        let call = self.http.post(url).bearer_auth("any").json(body);
-        let posted = call.send().await.expect("the sandbox answers");
-        assert!(posted.status().is_success(), "{posted:?}");
-    }
-
-    pub(crate) async fn stats(&self) -> Value {
-        self.page("stats").await
-    }
-
-    /// A page of the sandbox's own: `stats`, `runs` or `rules`.
-    pub(crate) async fn page(&self, name: &str) -> Value {
-        let url = format!("{}/sandbox/{name}", self.host);
-        let reply = self.http.get(url).send().await;
-        let reply = reply.expect("the sandbox answers");
-        reply.json().await.expect("JSON")
-    }
-
-    /// Looks at the books until they say so.
-    pub(crate) async fn until(&self, what: &str, say: impl Fn(&Value) -> bool) -> Value {
-        let mut looks = interval(Duration::from_millis(100));
-        let looking = async {
-            loop {
-                looks.tick().await;
-                let stats = self.stats().await;
-                if say(&stats) {
-                    return stats;
-                }
-            }
-        };
-        let found = timeout(PATIENCE, looking).await;
-        found.unwrap_or_else(|_| panic!("waited in vain for {what}"))
-    }
-}
-
-impl Workspace {
-    /// Serves no longer.
-    pub(crate) fn close(&self) {
-        self.serving.abort();
-    }
-}
-
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
 /// A queue that belongs to one story.
 pub(crate) enum Place {
     /// RabbitMQ at this URL.
@@ -213,6 +113,24 @@ level = "warn"
         fs::read_to_string(self.folder.path().join("workers.log")).unwrap_or_default()
     }
 
+    /// Waits until a worker of this name has said that it works.
+    pub(crate) async fn until_at_work(&self, name: &str) {
+        let said = |line: &str| line.contains("\"working\"") && line.contains(name);
+        self.until_logged(said).await;
+    }
+
+    /// Waits for a line of the workers' log.
+    pub(crate) async fn until_logged(&self, wanted: impl Fn(&str) -> bool) {
+        let looking = async {
+            let mut looks = interval(Duration::from_millis(100));
+            while !self.log().lines().any(&wanted) {
+                looks.tick().await;
+            }
+        };
+        let came = timeout(PATIENCE, looking).await;
+        came.expect("waited in vain for a line of the log");
+    }
+
     /// Further settings, for workers to come.
     pub(super) fn add_settings(&self, text: &str) {
         let before = fs::read_to_string(&self.configuration).expect("our own file");
@@ -230,7 +148,18 @@ level = "warn"
         let log = OpenOptions::new().create(true).append(true).open(log);
         let log = log.expect("our own folder");
         let copy = log.try_clone().expect("a file");
-        self.command("run")
+        // The system's answer to a file that may not grow is first a signal that kills, and an error
+        // only to those who ignore it, or whose parent did.
+        let program = self.command("run");
+        let program = program.as_std();
+        Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(program.get_program())
+            .args(program.get_args())
+            .current_dir(self.folder.path())
+            .env_clear()
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
             .envs(variables.iter().copied())
             .stdout(log)
             .stderr(copy)
@@ -240,16 +169,57 @@ level = "warn"
 
     /// The results that wait in the broker's queue for them.
     pub(super) async fn results_waiting(&self) -> u32 {
+        let (_connection, channel) = self.channel().await;
+        let name = self.topology.results_queue().into();
+        let options = QueueDeclareOptions::durable().passive();
+        let queue = channel.queue_declare(name, options, FieldTable::default());
+        queue.await.expect("it is there").message_count()
+    }
+
+    /// Takes so many results out of the broker's queue for them.
+    pub(super) async fn take_results(&self, wanted: usize) -> Vec<RunResult> {
+        let (_connection, channel) = self.channel().await;
+        let name = self.topology.results_queue();
+        let (mut results, mut looks) = (Vec::new(), interval(Duration::from_millis(100)));
+        let taking = async {
+            while results.len() < wanted {
+                looks.tick().await;
+                let options = BasicGetOptions { no_ack: true };
+                while let Ok(Some(got)) = channel.basic_get(name.as_str().into(), options).await {
+                    results.push(serde_json::from_slice(&got.data).expect("a result"));
+                }
+            }
+        };
+        let taken = timeout(PATIENCE, taking).await;
+        taken.unwrap_or_else(|_| panic!("{} results of {wanted}", results.len()));
+        results
+    }
+
+    /// The different results in the broker's queue for them, by their `message_id`s.
+    pub(crate) async fn results_there(&self) -> BTreeSet<String> {
+        let (_connection, channel) = self.channel().await;
+        let mut found = BTreeSet::new();
+        // Not acknowledged: they are back when the connection ends.
+        loop {
+            let name = self.topology.results_queue().into();
+            let got = channel.basic_get(name, BasicGetOptions::default()).await;
+            let Some(got) = got.expect("the queue is there") else {
+                return found;
+            };
+            let id = got.delivery.properties.message_id();
+            found.insert(id.as_ref().expect("a message_id").to_string());
+        }
+    }
+
+    /// A channel to the stories' broker, and its connection.
+    async fn channel(&self) -> (Connection, Channel) {
         let Place::Amqp(url) = &self.place else {
             panic!("this story has no broker");
         };
         let connecting = Connection::connect(url, ConnectionProperties::default());
         let connection = connecting.await.expect("the broker is there");
         let channel = connection.create_channel().await.expect("a channel");
-        let name = self.topology.results_queue().into();
-        let options = QueueDeclareOptions::durable().passive();
-        let queue = channel.queue_declare(name, options, FieldTable::default());
-        queue.await.expect("it is there").message_count()
+        (connection, channel)
     }
 
     /// The program, with the workers' configuration. It is killed when it is dropped.
@@ -354,6 +324,28 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
         Self { workspace, ground }
     }
 
+    /// The same, with a connection [`OTHER`] to the same workspace; of [`CONNECTION`] so many runs
+    /// may be under way.
+    pub(super) async fn with_another(place: Place, active: usize) -> Self {
+        let story = Self::new(place, 600).await;
+        story.reconfigure(
+            "max_active_runs = 1000",
+            &format!("max_active_runs = {active}"),
+        );
+        story.add_settings(&format!(
+            r#"
+[connections.{OTHER}]
+type = "databricks"
+host = "{}"
+auth = {{ type = "pat", token = "any" }}
+max_active_runs = 10
+poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
+"#,
+            story.workspace.host
+        ));
+        story
+    }
+
     /// Submits everything, once there is somebody to hear what becomes of it.
     pub(super) async fn submit(&self, work: &[Work]) -> (Box<dyn Producer>, Receiver<News>) {
         let requests = work.iter().map(|work| (work.id.clone(), work.body()));
@@ -372,6 +364,7 @@ async fn delete(url: &str, topology: &Topology) {
     };
     for queue in [
         topology.requests_queue(CONNECTION),
+        topology.requests_queue(OTHER),
         topology.results_queue(),
         topology.dead_queue(),
         topology.control_queue(),
@@ -389,116 +382,4 @@ async fn delete(url: &str, topology: &Topology) {
         let deleted = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
         let _ = deleted.await;
     }
-}
-
-/// One request: a one-time run of one task.
-pub(crate) struct Work {
-    pub(crate) id: Id,
-    pub(crate) duration_ms: usize,
-    /// What becomes of its first attempt, its second, and so on.
-    pub(crate) outcomes: &'static str,
-    /// Its label `team`.
-    pub(super) label: Option<&'static str>,
-}
-
-impl Work {
-    pub(crate) fn new(number: usize, duration_ms: usize, outcomes: &'static str) -> Self {
-        Self {
-            id: format!("work-{number}").parse().expect("an id"),
-            duration_ms,
-            outcomes,
-            label: None,
-        }
-    }
-
-    pub(crate) fn body(&self) -> Vec<u8> {
-        let parameters = json!({
-            "sandbox.duration_ms": self.duration_ms.to_string(),
-            "sandbox.outcomes": self.outcomes,
-        });
-        let body = json!({
-            "id": self.id.as_str(),
-            "labels": self.label.map(|label| json!({"team": label})).unwrap_or(json!({})),
-            "max_retries": 3,
-            "min_retry_interval_millis": 100,
-            "max_retry_interval_millis": 200,
-            "submit_run": {"run_name": self.id.as_str(), "tasks": [{
-                "task_key": "main",
-                "existing_cluster_id": "c",
-                "notebook_task": {"notebook_path": "/n", "base_parameters": parameters},
-            }]},
-        });
-        serde_json::to_vec(&body).expect("JSON")
-    }
-}
-
-/// What a producer has heard so far.
-#[derive(Default)]
-pub(crate) struct Heard {
-    pub(crate) results: BTreeMap<Id, RunResult>,
-    pub(crate) events: Vec<(Id, EventType)>,
-}
-
-impl Heard {
-    /// Listens until so many distinct requests have had such an event.
-    pub(super) async fn events_of(
-        &mut self,
-        news: &mut Receiver<News>,
-        event_type: EventType,
-        wanted: usize,
-    ) {
-        let mut ids = BTreeSet::new();
-        while ids.len() < wanted {
-            let heard = timeout(PATIENCE, news.recv()).await;
-            let heard = heard
-                .unwrap_or_else(|_| panic!("{event_type:?} of {} requests of {wanted}", ids.len()));
-            match heard.expect("the producer listens") {
-                News::Event(event) => {
-                    if event.event_type == event_type {
-                        ids.insert(event.id.clone());
-                    }
-                    self.events.push((event.id, event.event_type));
-                }
-                News::Result(result) => drop(self.results.insert(result.id.clone(), *result)),
-            }
-        }
-    }
-
-    /// Listens until there are so many distinct results. A result that comes twice is the same.
-    pub(crate) async fn listen(&mut self, news: &mut Receiver<News>, wanted: usize) {
-        while self.results.len() < wanted {
-            let heard = timeout(PATIENCE, news.recv()).await;
-            let heard = heard.unwrap_or_else(|_| {
-                panic!("{} results of {wanted}, and no more", self.results.len())
-            });
-            match heard.expect("the producer listens") {
-                News::Event(event) => self.events.push((event.id, event.event_type)),
-                News::Result(result) => {
-                    let before = self.results.insert(result.id.clone(), (*result).clone());
-                    if let Some(before) = before {
-                        assert_eq!(before.outcome, result.outcome, "{}", result.id);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A number in the books; 0 where it is absent.
-pub(crate) fn count(stats: &Value, pointer: &str) -> u64 {
-    stats.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
-}
-
-/// Exactly one run for each attempt that was reported, and no other.
-pub(crate) fn one_run_for_each_attempt(heard: &Heard, stats: &Value) {
-    let reported: BTreeMap<String, u64> = heard
-        .results
-        .values()
-        .flat_map(|result| &result.attempts)
-        .map(|attempt| (attempt.key.to_string(), 1))
-        .collect();
-    let books = stats["runs_by_token"].clone();
-    let books: BTreeMap<String, u64> = serde_json::from_value(books).expect("counts by token");
-    assert_eq!(books, reported);
-    assert_eq!(count(stats, "/runs_started"), reported.len() as u64);
 }

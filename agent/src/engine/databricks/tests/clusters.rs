@@ -28,19 +28,17 @@ impl Ground {
 
 /// Asks as the flow does, until something else than "not yet" is said.
 async fn awaited(cluster: &Cluster) -> (Result<(), Fault>, Vec<String>) {
+    let since = Instant::now();
     let mut told = Vec::new();
     let asking = async {
         loop {
-            match cluster.ready().await {
-                Err(Fault::Passing {
+            match cluster.ready(since).await {
+                Err(Fault::Waiting {
                     message,
-                    perhaps_done,
                     retry_after,
-                    ..
                 }) => {
-                    assert!(!perhaps_done, "no run can have begun");
                     told.push(message);
-                    sleep(retry_after.unwrap()).await;
+                    sleep(retry_after).await;
                 }
                 answer => return answer,
             }
@@ -76,7 +74,7 @@ async fn a_cluster_that_is_up_costs_one_look() {
     create(&ground, 0).await;
     let cluster = ground.cluster();
     for _ in 0..5 {
-        assert_eq!(cluster.ready().await, Ok(()));
+        assert_eq!(cluster.ready(Instant::now()).await, Ok(()));
     }
     assert_eq!(ground.calls("clusters/get").await, 1);
     assert_eq!(ground.calls("clusters/start").await, 0);
@@ -113,7 +111,7 @@ async fn libraries_are_awaited() {
 async fn a_cluster_that_does_not_exist_is_refused() {
     let ground = Ground::new().await;
     let cluster = ground.cluster();
-    match cluster.ready().await {
+    match cluster.ready(Instant::now()).await {
         Err(Fault::Refused(error)) => {
             assert!(
                 error.message.contains("Cluster c1 does not exist"),
@@ -139,8 +137,9 @@ async fn a_cluster_that_never_comes_up_is_started_three_times() {
         ]))
         .await;
     let cluster = ground.cluster();
+    let since = Instant::now();
     let (answer, told) = awaited(&cluster).await;
-    let Err(Fault::Refused(error)) = answer else {
+    let Err(Fault::Unready(error)) = answer else {
         panic!("{answer:?}");
     };
     assert_eq!(error.class, ErrorClass::Infrastructure);
@@ -153,8 +152,12 @@ async fn a_cluster_that_never_comes_up_is_started_three_times() {
     }
     assert_eq!((told.len(), ground.calls("clusters/start").await), (3, 3));
     // Whoever waited along hears the same, and no start is added.
-    assert_eq!(cluster.ready().await, Err(Fault::Refused(error)));
+    assert_eq!(cluster.ready(since).await, Err(Fault::Unready(error)));
     assert_eq!(ground.calls("clusters/start").await, 3);
+    // A further attempt has it started again.
+    let answer = cluster.ready(Instant::now()).await;
+    assert!(matches!(answer, Err(Fault::Waiting { .. })), "{answer:?}");
+    assert_eq!(ground.calls("clusters/start").await, 4);
 }
 
 #[tokio::test]
@@ -165,7 +168,7 @@ async fn what_goes_wrong_on_the_way_to_a_cluster_passes() {
     ground
         .rules(json!({"call": "clusters/get", "times": 1, "lose_reply": true}))
         .await;
-    let Err(Fault::Passing { perhaps_done, .. }) = cluster.ready().await else {
+    let Err(Fault::Passing { perhaps_done, .. }) = cluster.ready(Instant::now()).await else {
         panic!("the reply was lost");
     };
     assert!(!perhaps_done, "no run can have begun");

@@ -168,12 +168,12 @@ async fn credentials_that_are_not_accepted_now_are_nobodys_fault() {
 async fn a_missing_permission_is_told_from_credentials_that_are_not_accepted() {
     let ground = Ground::new().await;
     let engine = ground.engine();
-    let denied = |code: &str, message: &str| {
-        json!({"call": "runs/submit", "times": 1, "status": 403,
+    let denied = |code: &str, message: &str, times: u8| {
+        json!({"call": "runs/submit", "times": times, "status": 403,
             "body": {"error_code": code, "message": message}})
     };
     let missing = "User x does not have Manage Run permissions on job 5";
-    ground.rules(denied("PERMISSION_DENIED", missing)).await;
+    ground.rules(denied("PERMISSION_DENIED", missing, 2)).await;
     let asked = Asked::new(submit(json!({})));
     let Err(Fault::Refused(error)) = asked.try_attach(&engine, 1, false).await else {
         panic!("we are let in, and may not do this");
@@ -182,11 +182,12 @@ async fn a_missing_permission_is_told_from_credentials_that_are_not_accepted() {
     assert_eq!(error.code.as_deref(), Some("PERMISSION_DENIED"));
     assert!(error.message.contains(missing));
     assert_eq!(ground.calls("preview/scim/v2/Me").await, 1);
+    assert_eq!(engine.trouble(), None);
 
     // The same words while nobody is let in.
     let engine = ground.engine();
     ground
-        .rules(json!([denied("PERMISSION_DENIED", missing),
+        .rules(json!([denied("PERMISSION_DENIED", missing, 1),
             {"call": "preview/scim/v2/Me", "times": 1, "status": 403}]))
         .await;
     let outcome = asked.try_attach(&engine, 1, false).await;
@@ -200,8 +201,11 @@ async fn a_missing_permission_is_told_from_credentials_that_are_not_accepted() {
         ),
         "{outcome:?}"
     );
-    ground.rules(denied("403", "Invalid access token.")).await;
-    let outcome = asked.try_attach(&ground.engine(), 1, false).await;
+    ground
+        .rules(denied("403", "Invalid access token.", 1))
+        .await;
+    let engine = ground.engine();
+    let outcome = asked.try_attach(&engine, 1, false).await;
     assert!(
         matches!(
             outcome,
@@ -212,6 +216,37 @@ async fn a_missing_permission_is_told_from_credentials_that_are_not_accepted() {
         ),
         "{outcome:?}"
     );
+    let trouble = engine.trouble().expect("nobody is let in");
+    assert!(
+        trouble.contains("does not accept our credentials"),
+        "{trouble}"
+    );
+    asked.attach(&engine, 1, false).await;
+    assert_eq!(engine.trouble(), None);
+}
+
+/// Access that is withdrawn for a while refuses no request, whatever was known before.
+#[tokio::test]
+async fn a_request_is_not_refused_by_what_was_true_a_moment_ago() {
+    let ground = Ground::new().await;
+    let engine = ground.engine();
+    let asked = Asked::new(submit(json!({})));
+    let denied = json!({"call": "runs/submit", "times": 2, "status": 403});
+    ground.rules(denied).await;
+    let refused = asked.try_attach(&engine, 1, false).await;
+    assert!(matches!(refused, Err(Fault::Refused(_))), "{refused:?}");
+
+    // We were let in a moment ago; now nobody is.
+    ground
+        .rules(json!({"call": "*", "times": 2, "status": 403}))
+        .await;
+    let outcome = asked.try_attach(&engine, 1, false).await;
+    assert!(matches!(outcome, Err(Fault::Passing { .. })), "{outcome:?}");
+    // And access comes back between the refusal and our look.
+    ground
+        .rules(json!({"call": "*", "times": 1, "status": 403}))
+        .await;
+    asked.attach(&engine, 1, false).await;
 }
 
 #[tokio::test]

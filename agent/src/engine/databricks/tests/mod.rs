@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sparkferry_shared::{Body, Names, OnFailure, Work};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
@@ -145,6 +145,8 @@ impl Asked {
             on_failure: self.on_failure,
             seen_before,
             unknown: Unknown::Start,
+            past: &[],
+            since: Instant::now(),
         };
         let attaching = engine.attach_or_start(&start);
         timeout(Duration::from_secs(30), attaching).await.unwrap()

@@ -20,13 +20,7 @@ pub(in crate::engine::spark_connect) fn output(
         return None;
     }
     let room = limit.saturating_sub(OWN_BYTES);
-    cut_rows(&mut steps, room);
-    if size_of_all(&steps) > room {
-        for step in &mut steps {
-            step["columns"] = json!([]);
-            step["truncated"] = true.into();
-        }
-    }
+    cut(&mut steps, room);
     let all = steps.len();
     let mut left = room;
     let fitting = steps.iter().take_while(|step| {
@@ -47,10 +41,21 @@ pub(in crate::engine::spark_connect) fn output(
     Some(output)
 }
 
-/// Cuts rows as [`output`] will. What may stay only shrinks as steps come, so nothing is cut that the
-/// output would keep.
+/// Cuts rows and columns as [`output`] will. What may stay only shrinks as steps come, so nothing is
+/// cut that the output would keep.
 pub(in crate::engine::spark_connect) fn fit(steps: &mut [Value], limit: usize) {
-    cut_rows(steps, limit.saturating_sub(OWN_BYTES));
+    cut(steps, limit.saturating_sub(OWN_BYTES));
+}
+
+/// Cuts rows, and where even the steps without rows don't fit, the columns.
+fn cut(steps: &mut [Value], room: usize) {
+    cut_rows(steps, room);
+    if size_of_all(steps) > room {
+        for step in steps {
+            step["columns"] = json!([]);
+            step["truncated"] = true.into();
+        }
+    }
 }
 
 /// Cuts rows off the largest steps until all of them fit, or no rows are left.

@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 
 use self::broker::BrokerNode;
 use super::{Namespace, WORKER, finish, next, soon, submit, trouble, well};
-use crate::config::Secret;
 use crate::queue::amqp::{AmqpProducer, AmqpQueue, definitions};
 use crate::queue::{Listen, News, Producer, Queue};
 
@@ -205,7 +204,7 @@ async fn an_operators_definitions_and_a_user_without_rights_are_enough() {
     .await;
     let admin = namespace.connect().await;
     let ferry = node.url().replacen("guest:guest", "ferry:secret", 1);
-    namespace.url = Secret::from(ferry);
+    namespace.url = ferry.into();
     namespace.declare = false;
     let queue = namespace.open();
     well(&queue).await;

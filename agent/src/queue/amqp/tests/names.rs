@@ -5,7 +5,7 @@ use lapin::types::FieldTable;
 use sparkferry_shared::Topology;
 
 use super::{CONNECTIONS, Namespace, finish, id, next, short, soon, submit, trouble, url, well};
-use crate::config::Secret;
+use crate::config::BrokerUrl;
 use crate::queue::amqp::{AmqpProducer, check, definitions};
 use crate::queue::{Producer, Queue, QueueError};
 
@@ -42,15 +42,18 @@ async fn a_check_tells_the_version_and_the_user() {
 
 #[tokio::test]
 async fn who_is_not_let_in_is_told_so() {
-    let wrong = url().expose().replacen("guest:guest", "guest:wrong", 1);
-    let wrong: Secret = wrong.into();
+    let wrong = url()
+        .first()
+        .expose()
+        .replacen("guest:guest", "guest:wrong", 1);
+    let wrong: BrokerUrl = wrong.into();
     let refused = AmqpProducer::connect(&wrong, &Topology::new("x"), true).await;
     let error = refused.err().expect("the password is wrong");
     assert!(matches!(&error, QueueError::Refused { .. }), "{error}");
     assert!(error.to_string().contains("password"), "{error}");
     assert!(!error.to_string().contains("wrong"), "{error}");
 
-    let nowhere: Secret = "amqp://127.0.0.1:1/".to_owned().into();
+    let nowhere: BrokerUrl = "amqp://127.0.0.1:1/".to_owned().into();
     let refused = AmqpProducer::connect(&nowhere, &Topology::new("x"), true).await;
     let error = refused.err().expect("nobody listens there");
     assert!(matches!(&error, QueueError::Unreachable { .. }), "{error}");

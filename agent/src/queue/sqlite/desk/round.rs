@@ -151,6 +151,7 @@ impl Desk {
             let ours = slot == session.cast_unsigned()
                 && match &write.what {
                     What::Finish(result) => settle::finish(tx, session, held.seq, result)?,
+                    What::Announce(result) => settle::announce(tx, session, held.seq, result)?,
                     What::HandBack => settle::hand_back(tx, session, held.seq)?,
                     What::Bury { reason, error } => {
                         settle::bury(tx, session, held.seq, reason, error)?
@@ -168,7 +169,8 @@ impl Desk {
         self.told.clear();
         let writes = std::mem::take(&mut self.pending);
         for (write, settled) in writes.into_iter().zip(round.settled) {
-            for number in &settled {
+            let kept = matches!(write.what, What::Announce(_));
+            for number in settled.iter().filter(|_| !kept) {
                 if let Some(held) = self.held.remove(number)
                     && let Some(active) = self.consumers.iter_mut().find(|a| a.key == held.consumer)
                 {

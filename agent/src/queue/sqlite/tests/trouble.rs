@@ -1,13 +1,15 @@
 //! Bad days: a lock, a full disk, a replaced file, a wrong file.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 use rusqlite::Connection;
+use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::{SqliteHarness, answer, count, id, next, result};
 use crate::queue::conformance::{Harness, PATIENCE};
+use crate::queue::sqlite::database::Database;
 use crate::queue::sqlite::{SqliteQueue, check};
 use crate::queue::{Producer, Queue, QueueError};
 
@@ -92,6 +94,25 @@ async fn a_full_disk_is_trouble_that_passes_and_loses_nothing() {
     let finished = timeout(PATIENCE, finishing).await.expect("in time");
     assert!(finished.expect("no panic").is_ok());
     assert_eq!(count(&filler, "results"), 1);
+}
+
+/// As a worker and its first producer may, which are started together.
+#[test]
+fn all_who_open_a_new_file_in_the_same_moment_get_in() {
+    for _ in 0..50 {
+        let folder = TempDir::new().expect("a temporary directory");
+        let path = folder.path().join("queue.db");
+        let together = Barrier::new(4);
+        let open = || {
+            together.wait();
+            Database::open(&path).map(drop).expect("it opens");
+        };
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(open);
+            }
+        });
+    }
 }
 
 #[tokio::test]

@@ -3,20 +3,19 @@
 //! A [`Harness`] knows how to have an engine run something of a given kind; [`all`] does the rest.
 //! Every check panics with what was promised and not kept.
 
+mod case;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use sparkferry_shared::{ErrorClass, Key, Names, OnFailure, Work};
-use tokio::time::{sleep, timeout};
-use uuid::Uuid;
+use sparkferry_shared::{ErrorClass, Key, Work};
+use tokio::time::timeout;
 
-use super::{Attached, Change, Ended, Engine, Facts, Fault, Run, Start, State, Unknown};
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+use self::case::{Case, bounded, repeated};
+use super::{Change, Ended, Engine, Facts, Fault, Start, State, Unknown};
 
 /// What a run is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,102 +306,4 @@ pub async fn progress_is_told(harness: &impl Harness) {
 /// What is the same for two holders of the same run.
 fn identity(facts: &Facts) -> String {
     format!("{:?} {:?}", facts.run_id, facts.operation_ids)
-}
-
-struct Case<'a, H> {
-    harness: &'a H,
-    names: Names,
-    work: Work,
-}
-
-impl<'a, H: Harness> Case<'a, H> {
-    fn new(harness: &'a H, scenario: Scenario) -> Self {
-        Self::if_possible(harness, scenario).unwrap_or_else(|| panic!("{scenario:?} is needed"))
-    }
-
-    fn if_possible(harness: &'a H, scenario: Scenario) -> Option<Self> {
-        Some(Self {
-            harness,
-            names: Names::new("conformance", "c", &Uuid::now_v7().to_string()),
-            work: harness.work(scenario)?,
-        })
-    }
-
-    fn start(&self, attempt: u32, seen_before: bool) -> Start<'_> {
-        Start {
-            names: &self.names,
-            attempt,
-            work: &self.work,
-            on_failure: OnFailure::Rerun,
-            seen_before,
-            unknown: Unknown::Start,
-        }
-    }
-
-    async fn attach(&self, attempt: u32, seen_before: bool) -> Attached {
-        let engine = self.harness.engine();
-        self.attach_with(&*engine, attempt, seen_before).await
-    }
-
-    async fn attach_with(&self, engine: &dyn Engine, attempt: u32, seen_before: bool) -> Attached {
-        let start = self.start(attempt, seen_before);
-        bounded("attaching", repeated(|| engine.attach_or_start(&start))).await
-    }
-
-    async fn change(&self, run: &mut dyn Run) -> Change {
-        bounded("a change", run.next()).await
-    }
-
-    async fn end(&self, run: &mut dyn Run) -> Ended {
-        loop {
-            if let Change::Ended(ended) = self.change(run).await {
-                return ended;
-            }
-        }
-    }
-
-    async fn cancel(&self, run: &mut dyn Run) {
-        let mut tries = 0;
-        while let Err(fault) = bounded("cancelling", run.cancel()).await {
-            tries = passing(&fault, tries).await;
-        }
-    }
-
-    async fn output(&self, run: &mut dyn Run, limit: usize) -> serde_json::Value {
-        let mut tries = 0;
-        loop {
-            match bounded("output", run.output(limit)).await {
-                Ok(output) => return output.expect("it produced something"),
-                Err(fault) => tries = passing(&fault, tries).await,
-            }
-        }
-    }
-
-    async fn started(&self, attempt: u32, expected: u64) {
-        let started = self.harness.runs_started(self.names.key(attempt)).await;
-        assert_eq!(started, expected, "runs started for attempt {attempt}");
-    }
-}
-
-async fn repeated<T, F: Future<Output = Result<T, Fault>>>(call: impl Fn() -> F) -> T {
-    let mut tries = 0;
-    loop {
-        match call().await {
-            Ok(done) => return done,
-            Err(fault) => tries = passing(&fault, tries).await,
-        }
-    }
-}
-
-/// A passing fault is waited for, as the flow does it.
-async fn passing(fault: &Fault, tries: u32) -> u32 {
-    assert!(matches!(fault, Fault::Passing { .. }), "{fault:?}");
-    assert!(tries < 100, "it does not pass: {fault:?}");
-    sleep(Duration::from_millis(20)).await;
-    tries + 1
-}
-
-async fn bounded<T>(what: &str, waiting: impl Future<Output = T>) -> T {
-    let done = timeout(PATIENCE, waiting).await;
-    done.unwrap_or_else(|_| panic!("{what} takes longer than {PATIENCE:?}"))
 }

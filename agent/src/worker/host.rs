@@ -1,0 +1,146 @@
+//! The worker, as one request's flow sees it: what it waits for, and what it tells others.
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::Value;
+use sparkferry_shared::event::EventDetails;
+use sparkferry_shared::{
+    Attempt, ErrorClass, Event, EventType, Names, Outcome, RunError, RunResult, WorkKind,
+};
+
+use super::driver::Drive;
+use crate::flow::{Ending, Host};
+use crate::observe::metrics;
+use crate::queue::Outgoing;
+
+/// One request's place in the worker.
+pub(super) struct LaneHost<'a> {
+    pub(super) drive: &'a Drive,
+    pub(super) names: Names,
+    /// `None` where the request can't be read so far.
+    pub(super) kind: Option<WorkKind>,
+}
+
+impl LaneHost<'_> {
+    /// The result, as of now.
+    pub(super) fn result(
+        &self,
+        outcome: Outcome,
+        attempts: Vec<Attempt>,
+        output: Option<Value>,
+        error: Option<RunError>,
+    ) -> RunResult {
+        let Drive { shared, lane, .. } = self.drive;
+        let driver = &self.drive.driver;
+        RunResult {
+            id: driver.id.clone(),
+            outcome,
+            connection: lane.name.clone(),
+            kind: self.kind,
+            labels: driver.labels(),
+            attempts,
+            output,
+            error,
+            received_at: driver.received_at,
+            finished_at: Timestamp::now(),
+            worker: shared.worker.clone(),
+            redelivered: self.drive.redelivered,
+        }
+    }
+
+    /// The result as a message.
+    pub(super) fn outgoing(&self, result: &RunResult) -> Outgoing {
+        let body = match serde_json::to_vec(result) {
+            Ok(body) => body,
+            // Only a type that can't be JSON could do this, and none of ours is one.
+            Err(e) => panic!("a result can't be written as JSON: {e}"),
+        };
+        Outgoing {
+            message_id: self.names.result(),
+            id: result.id.clone(),
+            connection: result.connection.clone(),
+            outcome: result.outcome,
+            body: body.into(),
+        }
+    }
+
+    /// Publishes a result and keeps the request.
+    async fn publish_early(&self, result: RunResult) {
+        let outgoing = self.outgoing(&result);
+        let (slot, queue) = (&self.drive.driver.slot, &self.drive.shared.queue);
+        loop {
+            slot.held().await;
+            let answers = slot.answers();
+            if queue.announce(&answers, &outgoing).await.is_ok() {
+                slot.announced(&answers);
+                break;
+            }
+            // They are somebody else's.
+            slot.settled(&answers, false);
+        }
+        self.tell_finished(result);
+    }
+
+    /// The result is published, and whatever else happens is no news.
+    pub(super) fn tell_finished(&self, result: RunResult) {
+        let took = result.received_at.duration_until(Timestamp::now());
+        metrics::result_settled(
+            &result.connection,
+            result.outcome.as_str(),
+            took.try_into().unwrap_or_default(),
+        );
+        let number = result.attempts.last().map(|attempt| attempt.number);
+        let details = EventDetails {
+            outcome: Some(result.outcome),
+            error: result.error,
+            ..EventDetails::default()
+        };
+        self.tell(EventType::Finished, number, details);
+    }
+}
+
+#[async_trait]
+impl Host for LaneHost<'_> {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    async fn held(&self) {
+        self.drive.driver.slot.held().await;
+    }
+
+    fn announce<'a>(&'a self, ending: &Ending) -> BoxFuture<'a, ()> {
+        let (attempts, error) = (ending.attempts.clone(), ending.error.clone());
+        let result = self.result(ending.outcome, attempts, ending.output.clone(), error);
+        Box::pin(self.publish_early(result))
+    }
+
+    async fn cancelled(&self) -> String {
+        self.drive.driver.cancelled().await
+    }
+
+    fn tell(&self, event_type: EventType, attempt: Option<u32>, details: EventDetails) {
+        let Drive {
+            shared,
+            lane,
+            driver,
+            ..
+        } = self.drive;
+        driver.note(attempt, &details);
+        shared.queue.tell(Event {
+            event_type,
+            id: driver.id.clone(),
+            connection: lane.name.clone(),
+            at: self.now(),
+            worker: shared.worker.clone(),
+            labels: driver.labels(),
+            attempt,
+            details,
+        });
+    }
+
+    fn attempt_ended(&self, class: Option<ErrorClass>) {
+        metrics::attempt_ended(&self.drive.lane.name, class.map(ErrorClass::as_str));
+    }
+}
