@@ -8,9 +8,9 @@
 //! the same fire and not the same history.
 
 mod books;
-mod classic;
 mod counts;
 mod field;
+mod operator;
 mod plan;
 mod points;
 mod rolling;
@@ -22,18 +22,23 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream;
 use serde_json::Value;
-use sparkferry_shared::Id;
+use sparkferry_agent::queue::Producer;
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
-use self::books::Left;
+use self::books::{Answered, Left};
 use self::field::{Done, Field, Node, Queue};
 use self::plan::{Fate, Plan, Stage, fates, faulty_calls};
 use crate::stories::harness::{CONNECTION, Ground, PATIENCE, Place};
 
 /// Who submits, at once.
 const PRODUCERS: usize = 3;
+/// Requests that one producer sends again at a time.
+const AT_A_TIME: usize = 50;
 
 /// How large a soak is.
 #[derive(Debug, Clone, Copy)]
@@ -64,31 +69,59 @@ const SHORT: Size = Size {
     long: false,
 };
 
-/// Submits everything, each producer its share. What the queue refuses (one that has just been
-/// declared may have no leader yet) is sent again.
+/// Submits one request. What the queue refuses (one that has just been declared may have no leader
+/// yet) is sent again.
+async fn offer(producer: &dyn Producer, fate: &Fate) {
+    let id = &fate.work.id;
+    let taken = async {
+        let mut tries = interval(Duration::from_millis(100));
+        loop {
+            tries.tick().await;
+            let sent = producer.submit(CONNECTION, id, fate.work.body().into());
+            match sent.await {
+                Ok(()) => return,
+                Err(error) => eprintln!("{id} is sent again: {error}"),
+            }
+        }
+    };
+    let taken = timeout(PATIENCE, taken).await;
+    taken.unwrap_or_else(|_| panic!("{id} can't be submitted"));
+}
+
+/// Submits everything, each producer its share.
 async fn submit(ground: &Ground, fates: &[Fate]) {
     let share = fates.len().div_ceil(PRODUCERS);
     let submitting = fates.chunks(share).map(|share| async move {
         let producer = ground.producer().await;
         for fate in share {
-            let id: &Id = &fate.work.id;
-            let taken = async {
-                let mut tries = interval(Duration::from_millis(100));
-                loop {
-                    tries.tick().await;
-                    let sent = producer.submit(CONNECTION, id, fate.work.body().into());
-                    match sent.await {
-                        Ok(()) => return,
-                        Err(error) => eprintln!("{id} is sent again: {error}"),
-                    }
-                }
-            };
-            let taken = timeout(PATIENCE, taken).await;
-            taken.unwrap_or_else(|_| panic!("{id} can't be submitted"));
+            offer(&*producer, fate).await;
         }
         producer.close().await;
     });
-    futures_util::future::join_all(submitting).await;
+    join_all(submitting).await;
+}
+
+/// Submits what has no result so far, each time that the queue was deleted and all in it with it:
+/// that no worker can make good, and a producer who asks again means the same runs.
+async fn submit_again(
+    ground: &Ground,
+    fates: &[Fate],
+    answered: watch::Receiver<Answered>,
+    mut deleted: watch::Receiver<usize>,
+) {
+    while deleted.changed().await.is_ok() {
+        let producer = ground.producer().await;
+        let answered = answered.borrow().clone();
+        let asked = fates
+            .iter()
+            .filter(|fate| !answered.contains(&fate.work.id));
+        let asked: Vec<&Fate> = asked.collect();
+        eprintln!("{} requests are submitted again", asked.len());
+        stream::iter(asked)
+            .for_each_concurrent(AT_A_TIME, |fate| offer(&*producer, fate))
+            .await;
+        producer.close().await;
+    }
 }
 
 /// Kills the broker so many times, spread over the results that come.
@@ -96,11 +129,11 @@ async fn kill_again_and_again(
     node: Option<Node>,
     kills: usize,
     requests: usize,
-    mut progress: watch::Receiver<usize>,
+    mut progress: watch::Receiver<Answered>,
 ) {
     for kill in 1..=kills {
         let due = requests * kill / (kills + 1);
-        let reached = progress.wait_for(|results| *results >= due).await;
+        let reached = progress.wait_for(|answered| answered.len() >= due).await;
         reached.expect("somebody reads the results");
         eprintln!("RabbitMQ is killed after {due} results");
         let node = node.as_ref().expect("a node of our own");
@@ -128,8 +161,14 @@ async fn soak(queue: Queue, node: Option<Node>, size: Size, seed: u64) -> String
     let mut field = Field::new(queue, node.clone(), size.workers, size.active).await;
     field.workspace.rules(faulty_calls(seed)).await;
     let mut books = field.books();
-    let progress = watch::Sender::new(0);
+    let progress = watch::Sender::default();
     let ground = Arc::clone(&field.ground);
+    let submitting_again = submit_again(
+        &ground,
+        &fates,
+        progress.subscribe(),
+        field.deleted.subscribe(),
+    );
     let work = async {
         let killing = progress.subscribe();
         tokio::join!(
@@ -141,6 +180,7 @@ async fn soak(queue: Queue, node: Option<Node>, size: Size, seed: u64) -> String
     tokio::select! {
         ((), (), ()) = work => {}
         () = field.suffer(plan, size.pace) => unreachable!("it goes on until all results are there"),
+        () = submitting_again => unreachable!("the field stands"),
     }
     let fought = began.elapsed();
 

@@ -149,11 +149,16 @@ impl Slot {
         Ok(())
     }
 
+    /// Nothing is held, and the broker was told so.
+    pub(super) fn is_settled(&self) -> bool {
+        self.window().is_settled()
+    }
+
     /// Waits until nothing is held, and the broker was told so. Somebody must [`Slot::tell`].
     pub(super) async fn settled(&self) {
         loop {
             let told = self.told.notified();
-            if self.window().is_settled() {
+            if self.is_settled() {
                 return;
             }
             told.await;

@@ -77,11 +77,13 @@ impl Reader {
             if self.cancels.is_closed() {
                 return;
             }
+            if !live.is_over() {
+                // The stream may be another one now, in which our offset means nothing.
+                self.next_offset = None;
+            }
             if let Some(error) = &error
                 && !live.is_over()
             {
-                // The stream may be another one now, in which our offset means nothing.
-                self.next_offset = None;
                 let why = self.context.broker.error(error).to_string();
                 if self.context.board.set("cancels", Some(why.clone())) {
                     tracing::warn!("cancels can't be read, trying again: {why}");

@@ -22,6 +22,8 @@ use crate::queue::{DeadLetter, Listen, News, Producer, QueueError, SettleDead};
 const ROLE: &str = "producer";
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// How long a queue that somebody deleted is left so: made anew at once, its consumers are not told.
+const LEFT_DELETED: Duration = Duration::from_secs(1);
 
 /// The producer's side of RabbitMQ.
 pub struct AmqpProducer {
@@ -178,6 +180,7 @@ impl Producer for AmqpProducer {
         let mut published = self.send(true, request).await;
         if published == Published::Returned && self.declare {
             // Somebody deleted the queue since we declared it.
+            sleep(LEFT_DELETED).await;
             self.declared().remove(connection);
             self.declare(connection).await?;
             published = self.send(true, request).await;

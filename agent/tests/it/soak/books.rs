@@ -1,6 +1,6 @@
 //! The books: what came out, held against what went in and what the sandbox knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ pub(super) enum Shelf {
     Sqlite(PathBuf),
 }
 
+/// The requests that have a result.
+pub(super) type Answered = BTreeSet<Id>;
+
 /// How many messages lie where.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Left {
@@ -58,8 +61,8 @@ impl Books {
         }
     }
 
-    /// Takes results until so many requests have one; tells how many do.
-    pub(super) async fn read(&mut self, wanted: usize, progress: &watch::Sender<usize>) {
+    /// Takes results until so many requests have one; tells which do.
+    pub(super) async fn read(&mut self, wanted: usize, progress: &watch::Sender<Answered>) {
         let mut looks = interval(LOOK_EVERY);
         while self.results.len() < wanted {
             let before = self.results.len();
@@ -71,7 +74,7 @@ impl Books {
             };
             let came = timeout(PATIENCE, waiting).await;
             came.unwrap_or_else(|_| panic!("{before} results of {wanted}, and no more"));
-            progress.send_replace(self.results.len());
+            progress.send_replace(self.results.keys().cloned().collect());
         }
     }
 

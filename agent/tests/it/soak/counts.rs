@@ -159,7 +159,7 @@ async fn while_one_call_in_ten_fails_it_stays_ready_and_every_call_and_result_is
     watched.field.workspace.rules(faults).await;
     let fates = fates(11, REQUESTS, 3_000);
     let (http, address) = (watched.http.clone(), watched.address);
-    let progress = watch::Sender::new(0);
+    let progress = watch::Sender::default();
     let ground = watched.field.ground.clone();
     let work = async {
         tokio::join!(
@@ -234,7 +234,7 @@ async fn a_broker_that_cuts_the_lines_shows_in_the_counts_and_nothing_is_counted
     assert_eq!(after.sum("sparkferry_in_flight", &[]), all);
     assert_eq!(after.sum("sparkferry_results_total", &[]), 0);
 
-    watched.books.read(RUNS, &watch::Sender::new(0)).await;
+    watched.books.read(RUNS, &watch::Sender::default()).await;
     let idle = |counts: &Counts| counts.sum("sparkferry_in_flight", &[]) == 0;
     let counts = watched.until_counted("an idle worker", idle).await;
     assert_eq!(counts.sum("sparkferry_results_total", &["SUCCESS"]), all);

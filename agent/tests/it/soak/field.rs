@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::process::Child;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 use url::Url;
 use uuid::Uuid;
 
 use super::books::{Books, Left, Shelf};
-use super::classic;
+use super::operator;
 use super::plan::Line;
 use super::strikes::Ills;
 use crate::broker::BrokerNode;
@@ -112,6 +113,9 @@ pub(super) struct Field {
     pub(super) done: Done,
     pub(super) ground: Arc<Ground>,
     pub(super) workspace: Workspace,
+    pub(super) queue: Queue,
+    /// How often the queue was deleted with all requests in it.
+    pub(super) deleted: watch::Sender<usize>,
     shelf: Shelf,
     pub(super) engine: Proxy,
     pub(super) broker: Option<Proxy>,
@@ -160,7 +164,8 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
         let shelf = match &queue {
             Queue::Quorum(url) => Shelf::Amqp(url.clone()),
             Queue::Classic(url) => {
-                classic::declare(url, &ground).await;
+                let declared = operator::declare(url, &ground.topology).await;
+                declared.expect("new names");
                 Shelf::Amqp(url.clone())
             }
             Queue::Sqlite => Shelf::Sqlite(ground.database()),
@@ -170,6 +175,8 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
             done: Done::default(),
             ground,
             workspace,
+            queue,
+            deleted: watch::Sender::default(),
             shelf,
             engine,
             broker,

@@ -50,6 +50,8 @@ pub(super) enum Fault {
     StarveBroker,
     /// The broker's operator closes all connections.
     CloseConnections,
+    /// The operator deletes the queue with all requests in it, and may make it anew at once.
+    DeleteQueue { anew: bool },
 }
 
 /// What can suffer.
@@ -119,6 +121,9 @@ impl Plan {
             11 if node => Fault::FreezeBroker { beats },
             12 if node => Fault::StarveBroker,
             13 if node => Fault::CloseConnections,
+            14 if node => Fault::DeleteQueue {
+                anew: self.random.bool(),
+            },
             _ => return faults,
         };
         faults.push(further);

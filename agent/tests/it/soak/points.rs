@@ -162,7 +162,7 @@ impl Case {
                 Some(locked)
             }
             (Queue::Sqlite, Point::After(Step::Acknowledge)) => {
-                books.read(1, &watch::Sender::new(0)).await;
+                books.read(1, &watch::Sender::default()).await;
                 None
             }
             _ => {
@@ -265,7 +265,7 @@ poll_interval_seconds = {{ min = 0.1, max = 0.1 }}
         if self.is_taken_over() {
             self.hear(&mut news, EventType::Finished, &mut events).await;
         }
-        books.read(1, &watch::Sender::new(0)).await;
+        books.read(1, &watch::Sender::default()).await;
         stop(&mut second).await;
         if self.blow == Blow::Freeze {
             stop(&mut first).await;

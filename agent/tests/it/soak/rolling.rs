@@ -18,14 +18,14 @@ async fn replaced_again_and_again(queue: Queue) {
     let mut field = Field::new(queue, None, WORKERS, 30).await;
     let mut books = field.books();
     let ground = Arc::clone(&field.ground);
-    let progress = watch::Sender::new(0);
+    let progress = watch::Sender::default();
     let work = async { tokio::join!(submit(&ground, &fates), books.read(REQUESTS, &progress)) };
     let mut replaced = 0;
     let replacing = async {
         // The first ones, at least, are to have work when they are told to go.
         let mut begun = progress.subscribe();
         begun
-            .wait_for(|results| *results > 0)
+            .wait_for(|answered| !answered.is_empty())
             .await
             .expect("it is read");
         loop {

@@ -125,6 +125,7 @@ impl Field {
                 self.limit_files(Some(FULL_DISK)).await;
                 self.ills.disk_full = true;
             }
+            Fault::DeleteQueue { anew } => self.delete_queue(anew).await,
             Fault::FreezeBroker { .. } | Fault::StarveBroker | Fault::CloseConnections => {
                 let node = self.node.clone().expect("the plan knows the broker");
                 if self.ills.frozen.is_some() || !self.strike_broker(fault, beat, &node).await {

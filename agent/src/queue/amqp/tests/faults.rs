@@ -6,10 +6,13 @@ mod broker;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use lapin::options::QueueDeleteOptions;
 use tokio::task::JoinSet;
 
 use self::broker::BrokerNode;
-use super::{Namespace, WORKER, finish, next, soon, submit, trouble, well};
+use super::{Namespace, WORKER, finish, next, short, soon, submit, trouble, url, well};
+use crate::queue::amqp::connect::Broker;
+use crate::queue::amqp::declare::Declarer;
 use crate::queue::amqp::{AmqpProducer, AmqpQueue, definitions};
 use crate::queue::{Listen, News, Producer, Queue};
 
@@ -138,6 +141,35 @@ async fn held_too_long_for_the_broker_it_comes_again() {
     queue.close().await;
     drop(namespace);
     drop(node);
+}
+
+/// RabbitMQ may keep the end of a quorum queue to itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_is_deleted_and_made_anew_at_once_is_consumed_again() {
+    let namespace = Namespace::new(url());
+    let queue = namespace.open();
+    let producer = namespace.connect().await;
+    let mut deliveries = queue.consume("prod", 10).await;
+    submit(&producer, "prod", "before").await;
+    let before = next(&mut deliveries).await;
+    let broker = Broker::new(&namespace.url).expect("a URL");
+    let connected = broker.connect("sparkferry test, by hand").await;
+    let by_hand = connected.expect("the broker is there");
+    let channel = by_hand.create_channel().await.expect("a channel");
+    let declarer = Declarer::new(&namespace.topology, &[], true);
+
+    let name = namespace.topology.requests_queue("prod");
+    finish(&queue, "prod", &before).await.expect("it is held");
+
+    let deleted = channel.queue_delete(short(&name), QueueDeleteOptions::default());
+    deleted.await.expect("it was there");
+    let made = declarer.ensure_requests(&broker, &by_hand, "prod").await;
+    made.expect("nobody minds");
+    submit(&producer, "prod", "after").await;
+    let after = next(&mut deliveries).await;
+    assert_eq!(after.message_id.as_deref(), Some("after"));
+    finish(&queue, "prod", &after).await.expect("it is held");
+    queue.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
