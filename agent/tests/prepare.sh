@@ -163,6 +163,11 @@ browser() {
   command -v chromium >/dev/null || packages "no Chromium (the status page is tested in it)" chromium
 }
 
+clock() {
+  compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null ||
+    packages "no libfaketime (a worker's clock is set while it works)" libfaketime
+}
+
 manifest_checkers() {
   npm_install keda "$tests/containers/package.json" "KEDA's schemas, to check docker/kubernetes"
   local requirements
@@ -261,6 +266,7 @@ case ${1:-} in
     npm_install asyncapi "$tests/asyncapi/package.json" "AsyncAPI's parser, to check the AsyncAPI document"
     manifest_checkers
     browser
+    clock
     if [ -n "${TEST_DEPLOY:-}" ]; then
       systemd
       container_builders

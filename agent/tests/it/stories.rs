@@ -5,6 +5,7 @@ mod broker_away;
 mod broker_faults;
 mod budget;
 mod cancels;
+mod clocks;
 mod disk_full;
 mod drain;
 mod flood;
