@@ -109,8 +109,8 @@ async fn submit_again(
     answered: watch::Receiver<Answered>,
     mut deleted: watch::Receiver<usize>,
 ) {
+    let producer = ground.producer().await;
     while deleted.changed().await.is_ok() {
-        let producer = ground.producer().await;
         let answered = answered.borrow().clone();
         let asked = fates
             .iter()
@@ -120,7 +120,6 @@ async fn submit_again(
         stream::iter(asked)
             .for_each_concurrent(AT_A_TIME, |fate| offer(&*producer, fate))
             .await;
-        producer.close().await;
     }
 }
 
