@@ -113,7 +113,10 @@ impl Field {
                 self.workspace.rules(storm).await;
             }
             Fault::Slow { calls } => {
-                let slow = json!({"call": "*", "delay_ms": 30_000, "times": calls});
+                // Not for longer: where one request is left, the calls that are made are few.
+                let slow = json!({
+                    "call": "*", "delay_ms": 30_000, "times": calls, "outage_seconds": 2.0,
+                });
                 self.workspace.rules(slow).await;
             }
             Fault::ExpireTokens => {
