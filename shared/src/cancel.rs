@@ -8,9 +8,9 @@ use crate::id::Id;
 /// How long a cancel stays in force for requests that no worker has seen yet, in seconds: 24 hours.
 pub const CANCEL_LIFETIME_SECONDS: u64 = 24 * 60 * 60;
 
-/// Asks every worker to cancel the run of a request, also one that is still in a queue.
+/// Asks every worker to cancel the run of a request, also one that is still in a queue. Unknown fields
+/// are ignored: one that a newer sender adds must not let the run go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 #[schemars(title = "Sparkferry cancel")]
 pub struct Cancel {
     /// The request's id.

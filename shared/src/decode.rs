@@ -4,9 +4,11 @@
 //! fault, which becomes a REJECTED result that names the field; something without a usable id,
 //! which is buried among the dead letters.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::body::Body;
@@ -15,6 +17,7 @@ use crate::request::{
     DEFAULT_MAX_RETRY_INTERVAL_MILLIS, DEFAULT_MIN_RETRY_INTERVAL_MILLIS, MAX_STEPS, OnFailure,
     Request, SparkConnect, Wire, Work,
 };
+use crate::result::WorkKind;
 
 /// Why a message is no request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,10 @@ pub enum Undecodable {
     Reject {
         /// The request's id.
         id: Id,
+        /// What it asks for, as far as that can be told.
+        kind: Option<WorkKind>,
+        /// Its labels; none where they can't be read.
+        labels: BTreeMap<String, String>,
         /// What is wrong with it.
         fault: FieldFault,
     },
@@ -112,7 +119,39 @@ pub fn decode(
         ),
     };
     read.and_then(|wire| check(wire, id.clone(), connection))
-        .map_err(|fault| Undecodable::Reject { id, fault })
+        .map_err(|fault| {
+            let (kind, labels) = recognize(bytes);
+            Undecodable::Reject {
+                id,
+                kind,
+                labels,
+                fault,
+            }
+        })
+}
+
+/// Kind and labels of a request that has a fault elsewhere.
+fn recognize(bytes: &[u8]) -> (Option<WorkKind>, BTreeMap<String, String>) {
+    #[derive(Default, Deserialize)]
+    struct Probe<'a> {
+        #[serde(borrow)]
+        labels: Option<&'a RawValue>,
+        run_now: Option<IgnoredAny>,
+        submit_run: Option<IgnoredAny>,
+        spark_connect: Option<IgnoredAny>,
+    }
+
+    let probe: Probe<'_> = serde_json::from_slice(bytes).unwrap_or_default();
+    let kind = match (probe.run_now, probe.submit_run, probe.spark_connect) {
+        (Some(_), None, None) => Some(WorkKind::RunNow),
+        (None, Some(_), None) => Some(WorkKind::SubmitRun),
+        (None, None, Some(_)) => Some(WorkKind::SparkConnect),
+        _ => None,
+    };
+    let labels = probe
+        .labels
+        .map(|labels| serde_json::from_str(labels.get()));
+    (kind, labels.and_then(Result::ok).unwrap_or_default())
 }
 
 /// An object without a fault in its fields' types, and its id as [`identify`] tells it.

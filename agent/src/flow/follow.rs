@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::request::OnTimeout;
@@ -22,6 +23,10 @@ const CANCEL_GRACE: Duration = Duration::from_secs(30);
 /// A cancel that the engine accepted without effect is sent again after so long.
 const CANCEL_AGAIN: Duration = Duration::from_mins(1);
 
+/// A run that was cancelled for being late ended no earlier than so long before it was late, by what
+/// is known of the engine's clock, which tells whole seconds.
+const LATE_TOLERANCE: Duration = Duration::from_secs(2);
+
 /// Why a run is to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -31,6 +36,8 @@ pub(super) enum Stop {
     Timeout(u64),
     /// The deadline passed.
     Deadline(Timestamp),
+    /// The next attempt would begin after the deadline.
+    NoTime(Timestamp),
     /// The deadline passed while the engine could not be asked whether a run had begun.
     Unclear(Timestamp),
     /// It was late, was cancelled, and no ending was seen.
@@ -62,6 +69,10 @@ impl Stop {
             Self::Deadline(deadline) => RunError::new(
                 ErrorClass::Timeout,
                 format!("the deadline, {deadline}, passed"),
+            ),
+            Self::NoTime(deadline) => RunError::new(
+                ErrorClass::Timeout,
+                format!("the next attempt would begin after the deadline, {deadline}"),
             ),
             Self::Unclear(deadline) => RunError::new(
                 ErrorClass::Timeout,
@@ -185,6 +196,20 @@ impl Flow<'_> {
             (_, Some(deadline)) => Some((deadline, Stop::Deadline(deadline))),
             _ => None,
         }
+    }
+
+    /// Why an earlier worker stopped this run, which was found cancelled: for being late, where it was
+    /// and nobody cancelled the request.
+    pub(super) fn stopped_before(&self, ended: Option<&Ended>, run: &dyn Run) -> Option<Stop> {
+        let cancelled = matches!(ended, Some(Ended::Canceled(_)));
+        let ours = self.seen_before && self.request.on_timeout == OnTimeout::Cancel;
+        if !cancelled || !ours || self.host.cancelled().now_or_never().is_some() {
+            return None;
+        }
+        let facts = run.facts();
+        let ended_at = self.by_our_clock(facts.ended_at?);
+        let (late, stop) = self.late(run, facts.started_at?)?;
+        (ended_at + LATE_TOLERANCE >= late).then_some(stop)
     }
 
     fn tell_state(&self, number: u32, last: &mut State, state: State, run: &dyn Run) {

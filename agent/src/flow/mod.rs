@@ -33,6 +33,7 @@ use serde_json::{Value, json};
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::request::OnTimeout;
 use sparkferry_shared::{Attempt, ErrorClass, EventType, Names, Outcome, Request, RunError};
+use tokio::time::Instant;
 
 use crate::engine::{CLOSED, Ended, Engine, Facts, Fault, Run, Unknown};
 use crate::retry::RetryPolicy;
@@ -43,6 +44,10 @@ use past::Past;
 /// An attempt that an earlier worker may have started began, by its clock, before the request came
 /// here. Clocks of workers may differ by this much.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
+/// How long what a successful run produced is asked for where the engine fails to tell it: longer than
+/// engines are usually down. The result says then that it could not be fetched.
+const OUTPUT_PATIENCE: Duration = Duration::from_mins(15);
 
 /// What a request needs of the worker that carries it out.
 #[async_trait]
@@ -148,6 +153,13 @@ impl Flow<'_> {
             }
 
             let Followed { ended, stop } = self.follow(number, &mut *run).await;
+            let stop = stop.or_else(|| self.stopped_before(ended.as_ref(), &*run));
+            // What may go on gets no other run beside it.
+            let over = match &stop {
+                None => true,
+                Some(Stop::Timeout(_)) => ended.is_some(),
+                Some(_) => false,
+            };
             let abandoned = ended.is_none() && self.request.on_timeout == OnTimeout::Abandon;
             let (outcome, error) = match ended {
                 Some(ended) => judge(ended, stop.as_ref()),
@@ -156,7 +168,7 @@ impl Flow<'_> {
             past.attempt(number, &self.names, run.facts(), error.clone());
             self.host.attempt_ended(error.as_ref().map(|e| e.class));
 
-            if let (None, Some(failure)) = (&stop, &error)
+            if let (true, Some(failure)) = (over, &error)
                 && outcome != Outcome::SuccessWithFailures
             {
                 let ended_at = run.facts().ended_at;
@@ -251,7 +263,7 @@ impl Flow<'_> {
                     perhaps_begun: true,
                 };
             }
-            return Next::Stop(Stop::Deadline(deadline));
+            return Next::Stop(Stop::NoTime(deadline));
         }
         let delay = Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO);
         // The run has ended: by a clock that we can trust there is no longer to wait.
@@ -277,8 +289,8 @@ impl Flow<'_> {
         }
     }
 
-    /// What the run produced. Of a success it is fetched however long that takes (until the
-    /// deadline); of anything else it is welcome, not needed.
+    /// What the run produced. Of a success it is fetched for as long as that is of use (until the
+    /// deadline, or a cancel); of anything else it is welcome, not needed.
     async fn output(&self, outcome: Outcome, run: &mut dyn Run) -> Option<Value> {
         let tries = match outcome {
             Outcome::Success | Outcome::SuccessWithFailures => u32::MAX,
@@ -288,13 +300,16 @@ impl Flow<'_> {
         let unavailable = |fault: &Fault| Some(json!({ "unavailable": fault.to_string() }));
         let mut backoff = persist::backoff();
         let mut failures = 0;
+        let since = Instant::now();
         loop {
             match run.output(self.max_output_bytes).await {
                 Ok(output) => return output,
                 Err(fault @ Fault::Passing { .. }) => {
                     failures += 1;
-                    let late = self.request.deadline.is_some_and(|d| self.host.now() >= d);
-                    if failures >= tries || late {
+                    let late = self.request.deadline.is_some_and(|d| self.host.now() >= d)
+                        || since.elapsed() >= OUTPUT_PATIENCE;
+                    let unwanted = self.host.cancelled().now_or_never().is_some();
+                    if failures >= tries || late || unwanted {
                         return unavailable(&fault);
                     }
                     tokio::time::sleep(persist::pause(&mut backoff, &fault)).await;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use sparkferry_shared::decode::FieldFault;
 use sparkferry_shared::event::EventDetails;
-use sparkferry_shared::{ErrorClass, EventType, Id, Names, Outcome, Request, RunError};
+use sparkferry_shared::{ErrorClass, EventType, Id, Names, Outcome, Request, RunError, WorkKind};
 use tokio::sync::Notify;
 
 use super::Shared;
@@ -28,6 +29,8 @@ pub(super) struct Driver {
     labels: Vec<(String, String)>,
     pub(super) slot: Slot,
     pub(super) received_at: Timestamp,
+    /// The queue delivered it more than once.
+    redelivered: AtomicBool,
     cancel: OnceLock<String>,
     cancelled: Notify,
     seen: Mutex<Seen>,
@@ -50,10 +53,20 @@ impl Driver {
             labels: labels.into_iter().collect(),
             slot: Slot::default(),
             received_at,
+            redelivered: AtomicBool::new(false),
             cancel: OnceLock::new(),
             cancelled: Notify::new(),
             seen: Mutex::default(),
         }
+    }
+
+    /// The queue says that it had delivered it before.
+    pub(super) fn note_redelivered(&self) {
+        self.redelivered.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn redelivered(&self) -> bool {
+        self.redelivered.load(Ordering::Relaxed)
     }
 
     /// Cancels the request. Only the first reason counts.
@@ -74,11 +87,16 @@ impl Driver {
         }
     }
 
-    /// Notes what is told of the request, for the status page.
-    pub(super) fn note(&self, attempt: Option<u32>, details: &EventDetails) {
+    /// Notes what is told of the request, for the status page; adds to it the attempt and the run that
+    /// it is about, where they were told before.
+    pub(super) fn note(&self, attempt: Option<u32>, details: &mut EventDetails) -> Option<u32> {
         let mut seen = self.seen();
+        if attempt.is_some() && attempt != seen.attempt {
+            *seen = Seen::default();
+        }
         seen.attempt = attempt.or(seen.attempt);
         seen.run_id = details.run_id.or(seen.run_id);
+        details.run_id = seen.run_id;
         if details.run_page_url.is_some() {
             seen.run_page_url.clone_from(&details.run_page_url);
         }
@@ -86,6 +104,7 @@ impl Driver {
             seen.state.clone_from(&details.state);
         }
         seen.progress = details.done.zip(details.total).or(seen.progress);
+        seen.attempt
     }
 
     /// For the status page.
@@ -120,8 +139,8 @@ pub(super) struct Drive {
     pub(super) shared: Arc<Shared>,
     pub(super) lane: Arc<Lane>,
     pub(super) driver: Arc<Driver>,
-    /// The queue delivered it before.
-    pub(super) redelivered: bool,
+    /// As far as that can be read.
+    pub(super) kind: Option<WorkKind>,
     /// An earlier worker may have started runs for it.
     pub(super) perhaps_begun: bool,
 }
@@ -157,7 +176,6 @@ impl Drive {
                 &self.lane.name,
                 self.driver.id.as_str(),
             ),
-            kind: request.as_ref().ok().map(|request| request.work.kind()),
         };
         host.tell(EventType::Accepted, None, EventDetails::default());
 
@@ -184,10 +202,11 @@ impl Drive {
         };
         // Before anything of it reaches the engine; on every delivery, or a death at the right moment
         // would let a request in.
+        let redelivered = self.driver.redelivered();
         if let Some(policy) = &self.lane.policy
-            && let Err(breach) = policy::judge(policy, &request, self.redelivered)
+            && let Err(breach) = policy::judge(policy, &request, redelivered)
         {
-            return rejected(breach.to_error(self.redelivered));
+            return rejected(breach.to_error(redelivered));
         }
         let flow = Flow {
             engine: &*self.lane.engine,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::{
-    Attempt, ErrorClass, Event, EventType, Names, Outcome, RunError, RunResult, WorkKind,
+    Attempt, ErrorClass, Event, EventType, Names, Outcome, RunError, RunResult,
 };
 
 use super::driver::Drive;
@@ -18,8 +18,6 @@ use crate::queue::Outgoing;
 pub(super) struct LaneHost<'a> {
     pub(super) drive: &'a Drive,
     pub(super) names: Names,
-    /// `None` where the request can't be read so far.
-    pub(super) kind: Option<WorkKind>,
 }
 
 impl LaneHost<'_> {
@@ -37,7 +35,7 @@ impl LaneHost<'_> {
             id: driver.id.clone(),
             outcome,
             connection: lane.name.clone(),
-            kind: self.kind,
+            kind: self.drive.kind,
             labels: driver.labels(),
             attempts,
             output,
@@ -45,7 +43,7 @@ impl LaneHost<'_> {
             received_at: driver.received_at,
             finished_at: Timestamp::now(),
             worker: shared.worker.clone(),
-            redelivered: self.drive.redelivered,
+            redelivered: driver.redelivered(),
         }
     }
 
@@ -120,14 +118,14 @@ impl Host for LaneHost<'_> {
         self.drive.driver.cancelled().await
     }
 
-    fn tell(&self, event_type: EventType, attempt: Option<u32>, details: EventDetails) {
+    fn tell(&self, event_type: EventType, attempt: Option<u32>, mut details: EventDetails) {
         let Drive {
             shared,
             lane,
             driver,
             ..
         } = self.drive;
-        driver.note(attempt, &details);
+        let attempt = driver.note(attempt, &mut details);
         shared.queue.tell(Event {
             event_type,
             id: driver.id.clone(),

@@ -1,6 +1,6 @@
 //! One connection: its queue, its engine, and one driver for each id under way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -87,9 +87,19 @@ impl Lane {
             Some(&self.name),
             shared.max_message_bytes,
         );
-        let (id, mut request) = match decoded {
-            Ok(request) => (request.id.clone(), Ok(Box::new(request))),
-            Err(Undecodable::Reject { id, fault }) => (id, Err(fault)),
+        let (id, kind, labels, request) = match decoded {
+            Ok(mut request) => {
+                // The walk has no use for them.
+                let labels = std::mem::take(&mut request.labels);
+                let kind = Some(request.work.kind());
+                (request.id.clone(), kind, labels, Ok(Box::new(request)))
+            }
+            Err(Undecodable::Reject {
+                id,
+                kind,
+                labels,
+                fault,
+            }) => (id, kind, labels, Err(fault)),
             Err(Undecodable::Bury(why)) => return self.bury(shared, delivery, why),
         };
         let answer = Answer {
@@ -105,15 +115,16 @@ impl Lane {
             if let Some(driver) = drivers.get(&id)
                 && driver.slot.take_over(answer.clone(), due_back)
             {
+                if delivery.seen_before {
+                    driver.note_redelivered();
+                }
                 metrics::delivery_adopted(&self.name);
                 return;
             }
-            // The walk has no use for them.
-            let labels = match &mut request {
-                Ok(request) => std::mem::take(&mut request.labels),
-                Err(_) => BTreeMap::new(),
-            };
             let driver = Arc::new(Driver::new(id.clone(), labels, delivery.received_at));
+            if delivery.seen_before {
+                driver.note_redelivered();
+            }
             driver.slot.take_over(answer, due_back);
             drivers.insert(id.clone(), driver.clone());
             driver
@@ -131,7 +142,7 @@ impl Lane {
             shared: shared.clone(),
             lane: self.clone(),
             driver,
-            redelivered: delivery.seen_before,
+            kind,
             perhaps_begun: delivery.seen_before || sent_again,
         };
         shared.spawn(drive.run(request));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sparkferry_shared::{Cancel, Outcome, Topology};
+use sparkferry_shared::{Cancel, Outcome, RunResult, Topology, WorkKind};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -208,6 +208,37 @@ async fn a_request_is_held_until_its_run_has_ended_where_runs_need_attendance() 
     story.queue.until_all_settled().await;
     assert_eq!(story.world.runs_started(), 1);
     assert!(story.results.try_recv().is_err(), "a third result");
+    story.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_went_back_and_came_again_was_redelivered() {
+    let mut story = Story::begin_with(Some(Duration::from_secs(20)));
+    let message = Message::run_now(CONNECTION, "long", &json!({ "duration_ms": 60_000 }));
+    story.queue.put(message);
+    let result = story.result().await;
+    let result: RunResult = serde_json::from_slice(&result.body).expect("a result");
+    assert!(result.redelivered, "{result:?}");
+    assert_eq!(story.world.runs_started(), 1);
+    story.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_request_keeps_its_labels_and_its_kind() {
+    let mut story = Story::begin();
+    let body = json!({
+        "id": "odd", "labels": { "team": "a" }, "run_now": { "job_id": 1 }, "tries": 3,
+    });
+    story.queue.put(Message {
+        connection: CONNECTION.to_owned(),
+        body: body.to_string().into(),
+        ..Message::default()
+    });
+    let result = story.result().await;
+    let result: RunResult = serde_json::from_slice(&result.body).expect("a result");
+    assert_eq!(result.outcome, Outcome::Rejected);
+    assert_eq!(result.labels["team"], "a");
+    assert_eq!(result.kind, Some(WorkKind::RunNow));
     story.end().await;
 }
 

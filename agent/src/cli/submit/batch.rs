@@ -116,12 +116,12 @@ fn read_one(entry: &Entry, wishes: &Wishes<'_>, settings: &Settings) -> Result<R
     let body = Bytes::from(Box::<str>::from(text).into_string());
     let limit = settings.queue.max_message_bytes;
     let request = decode(&body, None, None, limit).map_err(|error| match error {
-        Undecodable::Reject { id, fault } if fresh => {
+        Undecodable::Reject { id, fault, .. } if fresh => {
             // The id is ours and tells its reader nothing.
             drop(id);
             wrong(fault.to_string())
         }
-        Undecodable::Reject { id, fault } => wrong(format!("request {id}: {fault}")),
+        Undecodable::Reject { id, fault, .. } => wrong(format!("request {id}: {fault}")),
         Undecodable::Bury(why) => wrong(why.to_string()),
     })?;
     let connection = match choose(request.connection.as_deref(), wishes.connection, settings) {

@@ -5,6 +5,8 @@
 pub(super) enum Call {
     RunNow,
     Submit,
+    /// The older form, without `tasks`.
+    SubmitOneTask,
     Repair,
     Cancel,
     Get,
@@ -22,7 +24,7 @@ impl Call {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::RunNow => "jobs/run-now",
-            Self::Submit => "jobs/runs/submit",
+            Self::Submit | Self::SubmitOneTask => "jobs/runs/submit",
             Self::Repair => "jobs/runs/repair",
             Self::Cancel => "jobs/runs/cancel",
             Self::Get => "jobs/runs/get",
@@ -40,7 +42,10 @@ impl Call {
     pub(super) fn path(self) -> String {
         match self {
             Self::Me => "api/2.0/preview/scim/v2/Me".to_owned(),
-            Self::ClusterGet | Self::ClusterStart => format!("api/2.1/{}", self.name()),
+            // A later submit knows `tasks` alone.
+            Self::ClusterGet | Self::ClusterStart | Self::SubmitOneTask => {
+                format!("api/2.1/{}", self.name())
+            }
             Self::LibraryStatus => format!("api/2.0/{}", self.name()),
             _ => format!("api/2.2/{}", self.name()),
         }

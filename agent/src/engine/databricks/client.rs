@@ -187,7 +187,8 @@ impl Client {
         })
     }
 
-    fn place(&self, call: Call) -> String {
+    /// A call and where it goes, for texts.
+    pub(super) fn place(&self, call: Call) -> String {
         format!("{} at {}", call.name(), self.host)
     }
 
@@ -202,7 +203,7 @@ impl Client {
         match call {
             Call::Repair => self.starting.turn().await,
             // A start has its permit already (`Client::permit`).
-            Call::RunNow | Call::Submit | Call::Me => {}
+            Call::RunNow | Call::Submit | Call::SubmitOneTask | Call::Me => {}
             _ => self.asking.turn().await,
         }
         let mut token = self.token(call).await?;

@@ -202,6 +202,12 @@ impl CallError {
         Self::infrastructure(message, (200..300).contains(&status) || status >= 500)
     }
 
+    /// A reply that tells of another run than it was asked about.
+    pub(super) fn another_run(place: &str, asked: i64, told: i64) -> Self {
+        let message = format!("{place}: asked about run {asked}, it answered about run {told}");
+        Self::infrastructure(message, false)
+    }
+
     /// A reply that is larger than what is read.
     pub(super) fn too_large(place: &str, bytes: usize) -> Self {
         let megabytes = bytes >> 20;

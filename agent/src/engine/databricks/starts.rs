@@ -37,8 +37,9 @@ pub(super) async fn start(
             Some(name) => by_name(client, names, key, body, &name).await,
         },
         Work::SubmitRun(body) => {
+            let call = submit_call(body);
             let body = with_token(body.clone(), key)?;
-            client.post::<Started>(Call::Submit, body).await
+            client.post::<Started>(call, body).await
         }
         Work::SparkConnect(_) => Err(CallError::Refused(Refusal::of_request(
             "spark_connect: this connection is a Databricks workspace's Jobs API; \
@@ -90,6 +91,14 @@ async fn run_now(
     client.post(Call::RunNow, with_token(body, key)?).await
 }
 
+fn submit_call(body: &Body) -> Call {
+    if body.get("tasks").is_some_and(|tasks| tasks.get() != "null") {
+        Call::Submit
+    } else {
+        Call::SubmitOneTask
+    }
+}
+
 /// The name that stands for the job's id, if one does.
 fn job_name(body: &Body) -> Result<Option<String>, Fault> {
     match body.read("job_name") {
@@ -111,25 +120,31 @@ fn unwritable(error: serde_json::Error) -> CallError {
     )))
 }
 
-/// The one job of this name. Databricks compares names without regard to case.
+/// The one job of this name. Databricks compares names without regard to case; one that is written
+/// just so goes before others.
 async fn look_up(client: &Client, name: &str) -> Result<i64, CallError> {
-    let mut found = Vec::new();
+    let (mut same, mut alike) = (Vec::new(), Vec::new());
     let mut token = None;
     loop {
         let mut query = vec![("name", name.to_owned()), ("limit", "100".to_owned())];
         query.extend(token.map(|token| ("page_token", token)));
         let page: Jobs = client.get(Call::JobsList, &query).await?;
-        let same = |found: &str| found.to_lowercase() == name.to_lowercase();
-        let named = page.jobs.iter().filter(|job| {
-            let found = job.settings.name.as_deref();
-            found.is_some_and(same)
-        });
-        found.extend(named.map(|job| job.job_id));
+        for job in page.jobs {
+            let Some(named) = job.settings.name else {
+                continue;
+            };
+            if named == name {
+                same.push(job.job_id);
+            } else if named.to_lowercase() == name.to_lowercase() {
+                alike.push(job.job_id);
+            }
+        }
         token = page.next_page_token.filter(|token| !token.is_empty());
         if token.is_none() {
             break;
         }
     }
+    let found = if same.is_empty() { alike } else { same };
     match found[..] {
         [job_id] => Ok(job_id),
         [] => Err(CallError::Refused(Refusal::of_request(format!(
@@ -167,5 +182,25 @@ impl JobNames {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, (i64, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_without_tasks_goes_where_that_form_is_known() {
+        for (body, path) in [
+            (r#"{"tasks": [{}]}"#, "api/2.2/jobs/runs/submit"),
+            (r#"{"notebook_task": {}}"#, "api/2.1/jobs/runs/submit"),
+            (
+                r#"{"notebook_task": {}, "tasks": null}"#,
+                "api/2.1/jobs/runs/submit",
+            ),
+        ] {
+            let body: Body = serde_json::from_str(body).unwrap();
+            assert_eq!(submit_call(&body).path(), path);
+        }
     }
 }

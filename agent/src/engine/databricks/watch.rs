@@ -337,5 +337,13 @@ pub(super) async fn get(client: &Client, run_id: i64, history: bool) -> Result<R
     if history {
         query.push(("include_history", "true".to_owned()));
     }
-    client.get(Call::Get, &query).await
+    let run: Run = client.get(Call::Get, &query).await?;
+    if run.run_id != run_id {
+        return Err(CallError::another_run(
+            &client.place(Call::Get),
+            run_id,
+            run.run_id,
+        ));
+    }
+    Ok(run)
 }

@@ -1,6 +1,7 @@
 //! What of Databricks' replies is read. Everything else in them is dropped while reading: a run's
 //! full description can be large, and thousands are followed.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -59,13 +60,17 @@ pub(super) struct Runs {
 #[expect(clippy::struct_field_names, reason = "Databricks' names")]
 pub(super) struct Run {
     pub(super) run_id: i64,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) start_time: i64,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) end_time: i64,
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) setup_duration: Option<u64>,
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) execution_duration: Option<u64>,
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) queue_duration: Option<u64>,
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) run_page_url: Option<Box<str>>,
     pub(super) state: Option<Box<RawValue>>,
     pub(super) status: Option<Box<RawValue>>,
@@ -84,17 +89,17 @@ pub(super) struct Run {
 #[derive(Debug, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "Databricks' names")]
 pub(super) struct Task {
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) task_key: Box<str>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) run_id: i64,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) attempt_number: u32,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) end_time: i64,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) state: State,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) status: Status,
 }
 
@@ -113,12 +118,13 @@ impl Task {
 /// An item of `repair_history`: the first round of a run (`ORIGINAL`) or a repair (`REPAIR`).
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Repair {
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) id: Option<i64>,
-    #[serde(rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "if_known")]
     pub(super) kind: Option<Box<str>>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) start_time: i64,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "if_known")]
     pub(super) end_time: i64,
     pub(super) state: Option<Box<RawValue>>,
     pub(super) status: Option<Box<RawValue>>,
@@ -131,6 +137,24 @@ pub(super) fn meaning_of(state: Option<&RawValue>, status: Option<&RawValue>) ->
             .unwrap_or_default()
     }
     meaning(&read(state), &read(status))
+}
+
+/// Reads what has not the known shape as the default: a run's ending counts, whatever else of its
+/// description is told otherwise than today.
+fn if_known<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Read<T> {
+        Known(T),
+        Other(IgnoredAny),
+    }
+
+    Ok(match Read::deserialize(deserializer)? {
+        Read::Known(value) => value,
+        Read::Other(_) => T::default(),
+    })
 }
 
 /// Reads `null` as the default.
@@ -160,6 +184,21 @@ mod tests {
         assert_eq!(run.setup_duration, Some(338_000));
         let meaning = meaning_of(run.state.as_deref(), run.status.as_deref());
         assert_eq!(meaning.phase, Phase::Ended(Ended::Success));
+    }
+
+    #[test]
+    fn what_is_told_beside_the_ending_never_hides_it() {
+        let reply = r#"{"run_id": 1, "start_time": 1795268643000.5, "end_time": "soon",
+            "setup_duration": -5, "execution_duration": 1.5, "queue_duration": "x",
+            "run_page_url": 7, "status": {"state": "TERMINATED", "termination_details":
+                {"code": "SUCCESS", "type": "SUCCESS"}},
+            "tasks": [{"task_key": 1, "attempt_number": "one", "end_time": [], "state": "odd"}],
+            "repair_history": [{"id": "x", "type": 1, "start_time": {}}]}"#;
+        let run: Run = serde_json::from_str(reply).unwrap();
+        let meaning = meaning_of(run.state.as_deref(), run.status.as_deref());
+        assert_eq!(meaning.phase, Phase::Ended(Ended::Success));
+        assert_eq!((run.start_time, run.setup_duration), (0, None));
+        assert_eq!(run.run_page_url, None);
     }
 
     #[test]

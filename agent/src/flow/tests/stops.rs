@@ -227,3 +227,110 @@ async fn limits_at_the_end_of_time_crash_nothing() {
     story.world.expect_trouble(Call::AttachOrStart, lost);
     assert_eq!(story.ending().await.outcome, Outcome::Success);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_took_too_long_is_followed_by_another_where_the_request_says_so() {
+    let story = Story::new(&json!({
+        "timeout_seconds": 30, "retry_on": ["timeout"], "max_retries": 2,
+        "fake": { "duration_ms": 60_000 },
+    }));
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert_eq!(ending.attempts.len(), 3);
+    assert_eq!(story.world.runs_started(), 3);
+    // One that is left alone goes on: no other one begins beside it.
+    let story = Story::new(&json!({
+        "timeout_seconds": 30, "retry_on": ["timeout"], "on_timeout": "abandon",
+        "fake": { "duration_ms": 60_000 },
+    }));
+    assert_eq!(story.ending().await.attempts.len(), 1);
+}
+
+/// The second worker sees a run that was cancelled, and no word about why.
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_worker_stopped_for_being_late_was_late() {
+    let story = Story::new(&json!({
+        "timeout_seconds": 30, "retry_on": ["timeout"], "max_retries": 1,
+        "min_retry_interval_millis": 60_000, "fake": { "duration_ms": 60_000 },
+    }));
+    let first = TestHost::new(&story.world);
+    tokio::select! {
+        _ = story.worker(&first, false) => panic!("a second attempt follows"),
+        () = async {
+            first.until_told(EventType::Retrying).await;
+            // Its second attempt runs.
+            tokio::time::sleep(Duration::from_secs(100)).await;
+        } => {}
+    }
+    assert_eq!(story.world.runs_started(), 2);
+    let second = TestHost::new(&story.world);
+    let ending = story.worker(&second, true).await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert_eq!(story.world.runs_started(), 2);
+    let class = |nth: usize| ending.attempts[nth].error.as_ref().unwrap().class;
+    assert_eq!([class(0), class(1)], [ErrorClass::Timeout; 2]);
+}
+
+/// As one who does so on the engine's own page: the second worker hears of no cancel.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_somebody_cancelled_in_time_is_canceled() {
+    let story = Story::new(&json!({
+        "timeout_seconds": 30, "retry_on": ["timeout"], "fake": { "duration_ms": 60_000 },
+    }));
+    let first = TestHost::new(&story.world);
+    tokio::join!(story.worker(&first, false), async {
+        first.until_told(EventType::StateChanged).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        first.cancel();
+    });
+    let second = TestHost::new(&story.world);
+    let ending = story.worker(&second, true).await;
+    assert_eq!(ending.outcome, Outcome::Canceled);
+    assert_eq!(story.world.runs_started(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_before_the_next_attempt_is_told_as_what_it_is() {
+    let story = Story::new(&json!({
+        "min_retry_interval_millis": 120_000, "fake": { "endings": ["infrastructure"] },
+    }));
+    let story = story.deadline_in(Duration::from_mins(1));
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    let message = ending.error.unwrap().message;
+    assert!(
+        message.contains("the next attempt would begin after"),
+        "{message}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_whose_output_is_never_told_is_a_success_after_a_while() {
+    let story = Story::new(&json!({}));
+    for _ in 0..1000 {
+        story.world.expect_trouble(Call::Output, passing(false));
+    }
+    let began = tokio::time::Instant::now();
+    let ending = story.ending().await;
+    assert_eq!(ending.outcome, Outcome::Success);
+    assert!(ending.output.unwrap()["unavailable"].is_string());
+    let minutes = began.elapsed().as_secs() / 60;
+    assert!((15..20).contains(&minutes), "{minutes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_while_the_output_is_asked_for_ends_that() {
+    let story = Story::new(&json!({}));
+    for _ in 0..1000 {
+        story.world.expect_trouble(Call::Output, passing(false));
+    }
+    let host = TestHost::new(&story.world);
+    let began = tokio::time::Instant::now();
+    let (ending, ()) = tokio::join!(story.worker(&host, false), async {
+        host.until_told(EventType::Submitted).await;
+        tokio::time::sleep(Duration::from_mins(3)).await;
+        host.cancel();
+    });
+    assert_eq!(ending.outcome, Outcome::Success, "it was over");
+    assert!(began.elapsed() < Duration::from_mins(6));
+}
