@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sparkferry_shared::ErrorClass;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::*;
+use crate::engine::databricks::error::CallError;
+use crate::engine::databricks::watch;
 
 #[tokio::test]
 async fn a_lost_reply_makes_one_run() {
@@ -294,6 +297,35 @@ async fn a_workspace_that_cannot_be_reached_has_done_nothing() {
         perhaps_done && message.contains("no answer in time"),
         "{message}"
     );
+}
+
+/// What stands in between may mix replies up, and no sandbox does.
+#[tokio::test]
+async fn a_reply_about_another_run_says_nothing_about_this_one() {
+    let ground = Ground::new().await;
+    let mixed_up = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = format!("http://{}", mixed_up.local_addr().unwrap());
+    let body = r#"{"run_id": 8, "status": {"state": "TERMINATED",
+        "termination_details": {"code": "SUCCESS", "type": "SUCCESS"}}}"#;
+    let answering = tokio::spawn(async move {
+        let (mut stream, _) = mixed_up.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let reply = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(reply.as_bytes()).await.unwrap();
+    });
+    let engine = ground.engine_with(|settings| settings.host = host.parse().unwrap());
+    let looked = watch::get(&engine.workspace.client, 7, false).await;
+    let Err(CallError::Passing(passing)) = looked else {
+        panic!("it is another run's ending");
+    };
+    assert!(passing.message.contains("asked about run 7"), "{passing:?}");
+    answering.await.unwrap();
 }
 
 /// Panics at the first look, and records nothing.
