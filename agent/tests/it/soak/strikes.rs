@@ -142,12 +142,15 @@ impl Field {
     /// False where the broker is just being killed, and feels nothing else.
     async fn strike_broker(&mut self, fault: Fault, beat: usize, node: &Node) -> bool {
         match fault {
+            // Noted before: whoever does this may be interrupted, and it is done all the same.
             Fault::FreezeBroker { beats } => {
+                self.ills.frozen = Some(beat + beats);
                 let done = node.with_if_free(|node| node.freeze()).await;
                 self.ills.frozen = done.then_some(beat + beats);
                 done
             }
             Fault::StarveBroker => {
+                self.ills.starved = true;
                 self.ills.starved = node.with_if_free(|node| drop(feed(node, STARVED))).await;
                 self.ills.starved
             }
