@@ -141,7 +141,10 @@ fn recognize(bytes: &[u8]) -> (Option<WorkKind>, BTreeMap<String, String>) {
         spark_connect: Option<IgnoredAny>,
     }
 
-    let probe: Probe<'_> = serde_json::from_slice(bytes).unwrap_or_default();
+    // An array would be read by position.
+    let object = bytes.trim_ascii_start().starts_with(b"{");
+    let probe: Option<Probe<'_>> = object.then(|| serde_json::from_slice(bytes).ok()).flatten();
+    let probe = probe.unwrap_or_default();
     let kind = match (probe.run_now, probe.submit_run, probe.spark_connect) {
         (Some(_), None, None) => Some(WorkKind::RunNow),
         (None, Some(_), None) => Some(WorkKind::SubmitRun),

@@ -23,9 +23,9 @@ const CANCEL_GRACE: Duration = Duration::from_secs(30);
 /// A cancel that the engine accepted without effect is sent again after so long.
 const CANCEL_AGAIN: Duration = Duration::from_mins(1);
 
-/// A run that was cancelled for being late ended no earlier than so long before it was late, by what
-/// is known of the engine's clock, which tells whole seconds.
-const LATE_TOLERANCE: Duration = Duration::from_secs(2);
+/// A run that was cancelled for being late ended no earlier than so long before it was late: what is
+/// known of the engine's clock, and the clocks of workers, may be wrong by so much.
+const LATE_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Why a run is to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,11 +198,11 @@ impl Flow<'_> {
         }
     }
 
-    /// Why an earlier worker stopped this run, which was found cancelled: for being late, where it was
-    /// and nobody cancelled the request.
+    /// Why another worker stopped this run, which was found cancelled: for being late, where it was and
+    /// nobody cancelled the request. (An earlier one, or one that has a copy of the request.)
     pub(super) fn stopped_before(&self, ended: Option<&Ended>, run: &dyn Run) -> Option<Stop> {
         let cancelled = matches!(ended, Some(Ended::Canceled(_)));
-        let ours = self.seen_before && self.request.on_timeout == OnTimeout::Cancel;
+        let ours = self.request.on_timeout == OnTimeout::Cancel;
         if !cancelled || !ours || self.host.cancelled().now_or_never().is_some() {
             return None;
         }

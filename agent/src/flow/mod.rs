@@ -47,7 +47,9 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// How long what a successful run produced is asked for where the engine fails to tell it: longer than
 /// engines are usually down. The result says then that it could not be fetched.
-const OUTPUT_PATIENCE: Duration = Duration::from_mins(15);
+const OUTPUT_PATIENCE: Duration = Duration::from_mins(30);
+/// How often at least what a run produced is asked for, whatever its ending.
+const FEW: u32 = 3;
 
 /// What a request needs of the worker that carries it out.
 #[async_trait]
@@ -294,7 +296,7 @@ impl Flow<'_> {
     async fn output(&self, outcome: Outcome, run: &mut dyn Run) -> Option<Value> {
         let tries = match outcome {
             Outcome::Success | Outcome::SuccessWithFailures => u32::MAX,
-            Outcome::Failed | Outcome::Canceled => 3,
+            Outcome::Failed | Outcome::Canceled => FEW,
             _ => return None,
         };
         let unavailable = |fault: &Fault| Some(json!({ "unavailable": fault.to_string() }));
@@ -308,11 +310,13 @@ impl Flow<'_> {
                     failures += 1;
                     let late = self.request.deadline.is_some_and(|d| self.host.now() >= d)
                         || since.elapsed() >= OUTPUT_PATIENCE;
-                    let unwanted = self.host.cancelled().now_or_never().is_some();
-                    if failures >= tries || late || unwanted {
+                    let cancelled = self.host.cancelled().now_or_never().is_some();
+                    if failures >= tries || late || (cancelled && failures >= FEW) {
                         return unavailable(&fault);
                     }
-                    tokio::time::sleep(persist::pause(&mut backoff, &fault)).await;
+                    let left = OUTPUT_PATIENCE.saturating_sub(since.elapsed());
+                    let pause = persist::pause(&mut backoff, &fault).min(left);
+                    tokio::time::sleep(pause).await;
                 }
                 Err(fault) => return unavailable(&fault),
             }

@@ -91,7 +91,7 @@ impl Driver {
     /// it is about, where they were told before.
     pub(super) fn note(&self, attempt: Option<u32>, details: &mut EventDetails) -> Option<u32> {
         let mut seen = self.seen();
-        if attempt.is_some() && attempt != seen.attempt {
+        if attempt > seen.attempt {
             *seen = Seen::default();
         }
         seen.attempt = attempt.or(seen.attempt);

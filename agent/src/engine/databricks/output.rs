@@ -14,7 +14,8 @@ use super::error::CallError;
 use super::known::{Known, latest};
 use super::state::Phase;
 use super::text;
-use super::wire::{Run, Task};
+use super::watch::get_page;
+use super::wire::Task;
 use crate::engine::Ended;
 
 /// The longest text about an output that can't be had, in bytes.
@@ -57,7 +58,7 @@ impl TaskPages {
         while tasks.is_none() {
             let mut query = vec![("run_id", run_id.to_string())];
             query.extend(token.clone().map(|token| ("page_token", token)));
-            let page: Run = client.get(Call::Get, &query).await?;
+            let page = get_page(client, run_id, &query).await?;
             attempts.extend(page.tasks);
             *token = page.next_page_token.filter(|token| !token.is_empty());
             if token.is_none() {

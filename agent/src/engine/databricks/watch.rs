@@ -337,7 +337,16 @@ pub(super) async fn get(client: &Client, run_id: i64, history: bool) -> Result<R
     if history {
         query.push(("include_history", "true".to_owned()));
     }
-    let run: Run = client.get(Call::Get, &query).await?;
+    get_page(client, run_id, &query).await
+}
+
+/// One page of a run's tasks.
+pub(super) async fn get_page(
+    client: &Client,
+    run_id: i64,
+    query: &[(&str, String)],
+) -> Result<Run, CallError> {
+    let run: Run = client.get(Call::Get, query).await?;
     if run.run_id != run_id {
         return Err(CallError::another_run(
             &client.place(Call::Get),

@@ -89,11 +89,11 @@ pub(super) struct Run {
 #[derive(Debug, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "Databricks' names")]
 pub(super) struct Task {
-    #[serde(default, deserialize_with = "if_known")]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) task_key: Box<str>,
-    #[serde(default, deserialize_with = "if_known")]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) run_id: i64,
-    #[serde(default, deserialize_with = "if_known")]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) attempt_number: u32,
     #[serde(default, deserialize_with = "if_known")]
     pub(super) end_time: i64,
@@ -118,11 +118,10 @@ impl Task {
 /// An item of `repair_history`: the first round of a run (`ORIGINAL`) or a repair (`REPAIR`).
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Repair {
-    #[serde(default, deserialize_with = "if_known")]
     pub(super) id: Option<i64>,
-    #[serde(default, rename = "type", deserialize_with = "if_known")]
+    #[serde(rename = "type")]
     pub(super) kind: Option<Box<str>>,
-    #[serde(default, deserialize_with = "if_known")]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) start_time: i64,
     #[serde(default, deserialize_with = "if_known")]
     pub(super) end_time: i64,
@@ -140,7 +139,7 @@ pub(super) fn meaning_of(state: Option<&RawValue>, status: Option<&RawValue>) ->
 }
 
 /// Reads what has not the known shape as the default: a run's ending counts, whatever else of its
-/// description is told otherwise than today.
+/// description is told otherwise than today. Not for what tells tasks, attempts and repairs apart.
 fn if_known<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -192,13 +191,18 @@ mod tests {
             "setup_duration": -5, "execution_duration": 1.5, "queue_duration": "x",
             "run_page_url": 7, "status": {"state": "TERMINATED", "termination_details":
                 {"code": "SUCCESS", "type": "SUCCESS"}},
-            "tasks": [{"task_key": 1, "attempt_number": "one", "end_time": [], "state": "odd"}],
-            "repair_history": [{"id": "x", "type": 1, "start_time": {}}]}"#;
+            "tasks": [{"task_key": "a", "end_time": [], "state": "odd"}],
+            "repair_history": [{"id": 1, "type": "REPAIR", "end_time": {}}]}"#;
         let run: Run = serde_json::from_str(reply).unwrap();
         let meaning = meaning_of(run.state.as_deref(), run.status.as_deref());
         assert_eq!(meaning.phase, Phase::Ended(Ended::Success));
         assert_eq!((run.start_time, run.setup_duration), (0, None));
         assert_eq!(run.run_page_url, None);
+        // What tells one thing from another is not guessed.
+        for names in ["{\"task_key\": 1}", "{\"attempt_number\": \"one\"}"] {
+            let reply = format!("{{\"run_id\": 1, \"tasks\": [{names}]}}");
+            assert!(serde_json::from_str::<Run>(&reply).is_err(), "{reply}");
+        }
     }
 
     #[test]

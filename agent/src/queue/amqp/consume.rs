@@ -14,6 +14,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ack::{Slot, Slots};
 use super::connect::{Pace, short};
+use super::declare::LEFT_DELETED;
 use super::link::{Context, Link, Live};
 use super::message;
 use crate::queue::{Delivery, QueueError};
@@ -225,7 +226,7 @@ impl Taker {
                 biased;
                 () = to.deliveries.closed() => return None,
                 next = next => next,
-                () = idle(slot) => {
+                () = self.idle(slot) => {
                     drop(room);
                     match self.renew(channel, slot, consumer, to).await {
                         Ok(true) => return Some(End::Idle),
@@ -240,7 +241,11 @@ impl Taker {
                     room.send(message::delivery(delivered, lease));
                 }
                 Some(Err(error)) => return Some(self.lost(&error)),
-                None => return Some(End::Lost("the broker ended the subscription".into())),
+                None => {
+                    // The queue was deleted, most likely, and other workers are to be told, too.
+                    sleep(LEFT_DELETED).await;
+                    return Some(End::Lost("the broker ended the subscription".into()));
+                }
             }
         }
     }
@@ -277,6 +282,19 @@ impl Taker {
         Ok(idle)
     }
 
+    /// Returns when nothing has come for a while and nothing is held. What comes while the broker takes
+    /// no messages is left where it is, unseen.
+    async fn idle(&self, slot: &Slot) {
+        loop {
+            self.publishing.unblocked().await;
+            sleep(IDLE.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            let unblocked = self.publishing.unblocked().now_or_never().is_some();
+            if unblocked && slot.is_settled() {
+                return;
+            }
+        }
+    }
+
     fn lost(&self, error: &lapin::Error) -> End {
         End::Lost(self.context.broker.error(error).to_string())
     }
@@ -290,16 +308,6 @@ impl Taker {
         while let Some(Some(Ok(delivered))) = consumer.next().now_or_never() {
             slot.lend(delivered.delivery_tag);
             slot.hand_back(delivered.delivery_tag);
-        }
-    }
-}
-
-/// Returns when nothing has come for a while and nothing is held.
-async fn idle(slot: &Slot) {
-    loop {
-        sleep(IDLE).await;
-        if slot.is_settled() {
-            return;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Cancels: those of the last 24 hours, then those to come.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Consumer};
+use serde_json::Value;
 use sparkferry_shared::Cancel;
 use sparkferry_shared::cancel::CANCEL_LIFETIME_SECONDS;
 use tokio::sync::mpsc;
@@ -40,7 +42,6 @@ pub(super) async fn read(context: &Arc<Context>, receiving: &Link) -> mpsc::Rece
         receiving: receiving.clone(),
         caught_up: caught_up.clone(),
         cancels,
-        next_offset: None,
     };
     context.tasks.spawn(reader.run());
     if timeout(LONGEST, caught_up.cancelled()).await.is_err() {
@@ -54,8 +55,6 @@ struct Reader {
     receiving: Link,
     caught_up: CancellationToken,
     cancels: mpsc::Sender<SentCancel>,
-    /// Where the stream goes on after a reconnect.
-    next_offset: Option<i64>,
 }
 
 impl Reader {
@@ -76,10 +75,6 @@ impl Reader {
             };
             if self.cancels.is_closed() {
                 return;
-            }
-            if !live.is_over() {
-                // The stream may be another one now, in which our offset means nothing.
-                self.next_offset = None;
             }
             if let Some(error) = &error
                 && !live.is_over()
@@ -143,11 +138,8 @@ impl Reader {
             bound.await?;
             queue.name().clone()
         } else {
-            let from = self.next_offset.map_or_else(
-                || AMQPValue::Timestamp(a_lifetime_ago()),
-                AMQPValue::LongLongInt,
-            );
-            arguments.insert(short(OFFSET), from);
+            // Also after a reconnect: the stream may be another one, in which an offset means nothing.
+            arguments.insert(short(OFFSET), AMQPValue::Timestamp(a_lifetime_ago()));
             short(&topology.control_queue())
         };
         let options = BasicConsumeOptions::default();
@@ -163,6 +155,9 @@ impl Reader {
     ) -> lapin::Result<()> {
         match serde_json::from_slice::<Cancel>(&delivered.data) {
             Ok(cancel) if is_in_force(&delivered.properties) => {
+                if let Some(field) = unknown_field(&delivered.data) {
+                    tracing::warn!(id = %cancel.cancel, field, "a cancel has an unknown field, which is ignored");
+                }
                 if self.cancels.capacity() == 0 {
                     // The past ones fill the way: the worker has to read to go on.
                     self.caught_up.cancel();
@@ -174,15 +169,16 @@ impl Reader {
             Ok(_) => {}
             Err(error) => tracing::warn!("a message on the control exchange is no cancel: {error}"),
         }
-        let headers = delivered.properties.headers().as_ref();
-        if let Some(AMQPValue::LongLongInt(offset)) =
-            headers.and_then(|headers| headers.inner().get(OFFSET))
-        {
-            self.next_offset = Some(offset + 1);
-        }
         let options = BasicAckOptions::default();
         channel.basic_ack(delivered.delivery_tag, options).await
     }
+}
+
+/// A field that a newer sender added, or that somebody misspelt.
+fn unknown_field(cancel: &[u8]) -> Option<String> {
+    let fields: BTreeMap<String, Value> = serde_json::from_slice(cancel).ok()?;
+    let known = |name: &String| ["cancel", "connection", "reason"].contains(&name.as_str());
+    fields.into_keys().find(|name| !known(name))
 }
 
 /// A stream begins at the chunk that holds the offset in time: some of it may be older.

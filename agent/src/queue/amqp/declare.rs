@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -13,6 +14,10 @@ use sparkferry_shared::Topology;
 use super::connect::{Broker, short};
 use super::topology::{self, Exchange, Queue};
 use crate::queue::QueueError;
+
+/// How long a queue that somebody deleted is left so: who consumes from one that is made anew at once is
+/// not told that it was deleted.
+pub(super) const LEFT_DELETED: Duration = Duration::from_secs(1);
 
 /// Sees to it that everything is there.
 pub(super) struct Declarer {

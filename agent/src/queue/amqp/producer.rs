@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::connect::{Broker, Pace, short};
-use super::declare::Declarer;
+use super::declare::{Declarer, LEFT_DELETED};
 use super::link::{Context, Link, connection_name, this_process};
 use super::publish::{Confirms, Message, Published, Publisher};
 use super::{dead, listen, message};
@@ -22,8 +22,6 @@ use crate::queue::{DeadLetter, Listen, News, Producer, QueueError, SettleDead};
 const ROLE: &str = "producer";
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
-/// How long a queue that somebody deleted is left so: made anew at once, its consumers are not told.
-const LEFT_DELETED: Duration = Duration::from_secs(1);
 
 /// The producer's side of RabbitMQ.
 pub struct AmqpProducer {
