@@ -11,11 +11,16 @@ use crate::engine::fake::Call;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
+/// A worker whose engine's runs need to be attended.
+fn attended(story: &Story) -> TestHost {
+    story.world.wants_attendance();
+    TestHost::new(&story.world)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_that_nobody_waits_for_is_attended_to_its_end() {
     let story = Story::new(&json!({ "wait": false, "fake": { "duration_ms": 60_000 } }));
-    story.world.wants_attendance();
-    let host = TestHost::new(&story.world);
+    let host = attended(&story);
     let began = Instant::now();
     let (ending, ()) = tokio::join!(story.worker(&host, false), async {
         host.until_announced().await;
@@ -52,8 +57,7 @@ async fn what_was_announced_is_cancelled_when_it_is_late_and_not_tried_again() {
         "min_retry_interval_millis": 1,
         "fake": { "duration_ms": 60_000, "endings": ["infrastructure", "success"] },
     }));
-    story.world.wants_attendance();
-    let host = TestHost::new(&story.world);
+    let host = attended(&story);
     let began = Instant::now();
     let ending = story.worker(&host, false).await;
     assert!(began.elapsed() < MINUTE / 2);
@@ -112,8 +116,7 @@ async fn what_is_left_alone_after_its_timeout_is_attended_to_its_end() {
         "on_timeout": "abandon",
         "fake": { "duration_ms": 60_000 },
     }));
-    story.world.wants_attendance();
-    let host = TestHost::new(&story.world);
+    let host = attended(&story);
     let began = Instant::now();
     let ending = story.worker(&host, false).await;
     assert!(began.elapsed() >= MINUTE);
@@ -125,8 +128,7 @@ async fn what_is_left_alone_after_its_timeout_is_attended_to_its_end() {
 #[tokio::test(start_paused = true)]
 async fn a_cancel_still_reaches_a_run_whose_result_is_out() {
     let story = Story::new(&json!({ "wait": false, "fake": { "duration_ms": 60_000 } }));
-    story.world.wants_attendance();
-    let host = TestHost::new(&story.world);
+    let host = attended(&story);
     let began = Instant::now();
     let (ending, ()) = tokio::join!(story.worker(&host, false), async {
         host.until_announced().await;

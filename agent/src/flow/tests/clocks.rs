@@ -14,15 +14,19 @@ use crate::engine::{Attached, Engine, Fault, Start};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-/// An engine whose clock is known.
+/// An engine whose clock is known, and that can't be reached before a moment.
 struct Clocked {
     engine: FakeEngine,
     ahead: SignedDuration,
+    away_until: Instant,
 }
 
 #[async_trait]
 impl Engine for Clocked {
     async fn attach_or_start(&self, start: &Start<'_>) -> Result<Attached, Fault> {
+        if Instant::now() < self.away_until {
+            return Err(super::fault(false));
+        }
         self.engine.attach_or_start(start).await
     }
 
@@ -48,6 +52,7 @@ fn worker(story: &Story, ahead: SignedDuration) -> (TestHost, Clocked) {
     let engine = Clocked {
         engine: FakeEngine::new(story.world.clone()),
         ahead: -ahead,
+        away_until: Instant::now(),
     };
     (host, engine)
 }
@@ -136,11 +141,11 @@ async fn a_clock_that_is_stepped_moves_the_deadline_with_it() {
 async fn an_engine_that_is_away_for_ten_minutes_costs_ten_minutes() {
     let story = Story::new(&json!({ "fake": { "duration_ms": 1000, "output": "done" } }));
     let away = Duration::from_mins(10);
-    let engine = Away {
-        engine: FakeEngine::new(story.world.clone()),
-        until: Instant::now() + away,
+    let (host, engine) = worker(&story, SignedDuration::ZERO);
+    let engine = Clocked {
+        away_until: Instant::now() + away,
+        ..engine
     };
-    let host = TestHost::new(&story.world);
     let since = Instant::now();
     let ending = story.worker_on(&engine, &host, false).await;
     assert_eq!(ending.outcome, Outcome::Success);
@@ -150,30 +155,4 @@ async fn an_engine_that_is_away_for_ten_minutes_costs_ten_minutes() {
         took >= away && took <= away + Duration::from_secs(40),
         "{took:?}"
     );
-}
-
-/// An engine that can't be reached until then.
-struct Away {
-    engine: FakeEngine,
-    until: Instant,
-}
-
-#[async_trait]
-impl Engine for Away {
-    async fn attach_or_start(&self, start: &Start<'_>) -> Result<Attached, Fault> {
-        if Instant::now() < self.until {
-            return Err(super::fault(false));
-        }
-        self.engine.attach_or_start(start).await
-    }
-
-    async fn permit(&self) {}
-
-    async fn check(&self) -> Result<String, Fault> {
-        self.engine.check().await
-    }
-
-    fn trouble(&self) -> Option<String> {
-        None
-    }
 }

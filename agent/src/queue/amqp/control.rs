@@ -42,6 +42,7 @@ pub(super) async fn read(context: &Arc<Context>, receiving: &Link) -> mpsc::Rece
         receiving: receiving.clone(),
         caught_up: caught_up.clone(),
         cancels,
+        told_unknown: false,
     };
     context.tasks.spawn(reader.run());
     if timeout(LONGEST, caught_up.cancelled()).await.is_err() {
@@ -55,6 +56,8 @@ struct Reader {
     receiving: Link,
     caught_up: CancellationToken,
     cancels: mpsc::Sender<SentCancel>,
+    /// It was told that a cancel has an unknown field.
+    told_unknown: bool,
 }
 
 impl Reader {
@@ -155,7 +158,11 @@ impl Reader {
     ) -> lapin::Result<()> {
         match serde_json::from_slice::<Cancel>(&delivered.data) {
             Ok(cancel) if is_in_force(&delivered.properties) => {
-                if let Some(field) = unknown_field(&delivered.data) {
+                // Once: the past ones are read again after each reconnect.
+                if !self.told_unknown
+                    && let Some(field) = unknown_field(&delivered.data)
+                {
+                    self.told_unknown = true;
                     tracing::warn!(id = %cancel.cancel, field, "a cancel has an unknown field, which is ignored");
                 }
                 if self.cancels.capacity() == 0 {

@@ -89,6 +89,13 @@ impl Namespace {
         connection.create_channel().await.expect("a channel")
     }
 
+    /// Deletes the queue of `prod`, as an operator may.
+    async fn delete_requests(&self, channel: &Channel) {
+        let name = self.topology.requests_queue("prod");
+        let deleted = channel.queue_delete(short(&name), QueueDeleteOptions::default());
+        deleted.await.expect("it was there");
+    }
+
     async fn delete(url: &BrokerUrl, topology: &Topology) {
         let broker = Broker::new(url).expect("a URL");
         let Ok(connection) = broker.connect("sparkferry test, cleaning").await else {

@@ -191,16 +191,21 @@ async fn an_unclear_error_is_believed_the_second_time_unless_the_state_says_othe
     assert_eq!(gate.calls("GetStatus"), 0);
 }
 
-/// The plan never arrived, and is not sent again once somebody wants it to stop.
-#[tokio::test]
-async fn a_cancel_before_the_operation_arrived_begins_nothing() {
-    let server = SparkServer::sail().await;
-    let gate = Gate::before(server.address()).await;
+/// No operation begins or is found again: the server is out of reach for these calls.
+fn keep_away(gate: &Gate) {
     let away = Status::unavailable("out of reach");
     gate.fail("ExecutePlan", 1, &away);
     for number in 1..100 {
         gate.fail("ReattachExecute", number, &away);
     }
+}
+
+/// The plan never arrived, and is not sent again once somebody wants it to stop.
+#[tokio::test]
+async fn a_cancel_before_the_operation_arrived_begins_nothing() {
+    let server = SparkServer::sail().await;
+    let gate = Gate::before(server.address()).await;
+    keep_away(&gate);
     let mut begun = one().begin(&*engine_at(gate.address())).await;
     let fault = begun.run.cancel().await.expect_err("there is nothing yet");
     assert!(fault.to_string().contains("not there yet"), "{fault}");
@@ -220,11 +225,7 @@ async fn what_was_interrupted_is_cancelled_where_the_server_tells_no_states() {
     let server = SparkServer::sail().await;
     for interrupted in [true, false] {
         let gate = Gate::before(server.address()).await;
-        let away = Status::unavailable("out of reach");
-        gate.fail("ExecutePlan", 1, &away);
-        for number in 1..100 {
-            gate.fail("ReattachExecute", number, &away);
-        }
+        keep_away(&gate);
         let mut begun = one().begin(&*engine_at(gate.address())).await;
         let answer = InterruptResponse {
             interrupted_ids: vec!["its own".to_owned(); usize::from(interrupted)],

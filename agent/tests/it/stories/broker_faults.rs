@@ -2,10 +2,9 @@
 
 use lapin::options::QueueDeleteOptions;
 use lapin::{Connection, ConnectionProperties};
-use sparkferry_shared::Outcome;
 use tokio::task::spawn_blocking;
 
-use super::harness::{CONNECTION, Heard, Place, Story, Work, count, one_run_for_each_attempt};
+use super::harness::{CONNECTION, Heard, Place, Story, Work, count};
 use crate::broker::BrokerNode;
 
 const REQUESTS: usize = 40;
@@ -17,16 +16,6 @@ async fn ctl(node: BrokerNode, arguments: &'static [&'static str]) -> BrokerNode
         node
     });
     told.await.expect("it does as it is told")
-}
-
-/// All succeeded, with one run each and no other.
-async fn all_succeeded_once(story: &Story, heard: &Heard) {
-    let outcomes = heard.results.values().map(|result| result.outcome);
-    let all = heard.results.len();
-    assert_eq!(outcomes.filter(|o| *o == Outcome::Success).count(), all);
-    let stats = story.workspace.stats().await;
-    one_run_for_each_attempt(heard, &stats);
-    assert_eq!(count(&stats, "/runs_started"), all as u64);
 }
 
 /// The hold limit stands above the broker's timeout, as a setting that was never thought of would.
@@ -51,7 +40,7 @@ async fn timeouts_closed_connections_and_a_memory_alarm_lose_nothing() {
     node = ctl(node, &["set_vm_memory_high_watermark", "0.4"]).await;
     let mut heard = Heard::default();
     heard.listen(&mut news, REQUESTS).await;
-    all_succeeded_once(&story, &heard).await;
+    story.all_succeeded_once(&heard, REQUESTS).await;
     producer.close().await;
     drop(node);
 }
@@ -84,6 +73,6 @@ async fn a_queue_deleted_under_a_worker_is_there_again_and_requests_sent_again_a
     let (producer, mut news) = story.submit(&work).await;
     let mut heard = Heard::default();
     heard.listen(&mut news, 5).await;
-    all_succeeded_once(&story, &heard).await;
+    story.all_succeeded_once(&heard, 5).await;
     producer.close().await;
 }

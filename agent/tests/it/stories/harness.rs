@@ -15,7 +15,7 @@ use lapin::{Channel, Connection, ConnectionProperties};
 use sparkferry_agent::queue::amqp::AmqpProducer;
 use sparkferry_agent::queue::sqlite::SqliteProducer;
 use sparkferry_agent::queue::{Listen, News, Producer};
-use sparkferry_shared::{Id, RunResult, Topology};
+use sparkferry_shared::{Id, Outcome, RunResult, Topology};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::Receiver;
@@ -344,6 +344,16 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
             story.workspace.host
         ));
         story
+    }
+
+    /// So many requests all succeeded, with one run each and no other.
+    pub(super) async fn all_succeeded_once(&self, heard: &Heard, requests: usize) {
+        let outcomes = heard.results.values().map(|result| result.outcome);
+        let succeeded = outcomes.filter(|outcome| *outcome == Outcome::Success);
+        assert_eq!(succeeded.count(), requests);
+        let stats = self.workspace.stats().await;
+        one_run_for_each_attempt(heard, &stats);
+        assert_eq!(count(&stats, "/runs_started"), requests as u64);
     }
 
     /// Submits everything, once there is somebody to hear what becomes of it.

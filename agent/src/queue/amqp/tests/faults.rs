@@ -6,11 +6,10 @@ mod broker;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use lapin::options::QueueDeleteOptions;
 use tokio::task::JoinSet;
 
 use self::broker::BrokerNode;
-use super::{Namespace, WORKER, finish, next, short, soon, submit, trouble, url, well};
+use super::{Namespace, WORKER, finish, next, soon, submit, trouble, url, well};
 use crate::queue::amqp::connect::Broker;
 use crate::queue::amqp::declare::Declarer;
 use crate::queue::amqp::{AmqpProducer, AmqpQueue, definitions};
@@ -158,11 +157,9 @@ async fn a_queue_that_is_deleted_and_made_anew_at_once_is_consumed_again() {
     let channel = by_hand.create_channel().await.expect("a channel");
     let declarer = Declarer::new(&namespace.topology, &[], true);
 
-    let name = namespace.topology.requests_queue("prod");
     finish(&queue, "prod", &before).await.expect("it is held");
 
-    let deleted = channel.queue_delete(short(&name), QueueDeleteOptions::default());
-    deleted.await.expect("it was there");
+    namespace.delete_requests(&channel).await;
     let made = declarer.ensure_requests(&broker, &by_hand, "prod").await;
     made.expect("nobody minds");
     submit(&producer, "prod", "after").await;

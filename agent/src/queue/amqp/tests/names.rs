@@ -1,6 +1,6 @@
 //! Stories of names: what is declared, checked, missing, or the operator's own.
 
-use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use sparkferry_shared::Topology;
 
@@ -89,9 +89,7 @@ async fn a_deleted_queue_is_declared_again() {
     let before = next(&mut deliveries).await;
 
     let channel = namespace.channel().await;
-    let name = namespace.topology.requests_queue("prod");
-    let deleted = channel.queue_delete(short(&name), QueueDeleteOptions::default());
-    deleted.await.expect("it was there");
+    namespace.delete_requests(&channel).await;
     soon("the lost token", before.lease.lost.cancelled()).await;
 
     // The producer has declared the queue once and doesn't know that it is gone.
