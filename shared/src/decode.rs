@@ -51,6 +51,9 @@ pub enum Unreadable {
     /// It is not JSON in UTF-8.
     #[error("the message is not JSON: {0}")]
     NotJson(String),
+    /// Its properties can't be read.
+    #[error("the message's properties can't be read: {0}")]
+    Properties(String),
     /// It is JSON, with no id that can be used.
     #[error("the request has no usable id: {0}")]
     NoId(String),
@@ -62,6 +65,7 @@ impl Unreadable {
         match self {
             Self::TooLarge { .. } => "too_large",
             Self::NotJson(_) => "not_json",
+            Self::Properties(_) => "unreadable_properties",
             Self::NoId(_) => "no_id",
         }
     }

@@ -97,6 +97,9 @@ pub struct Delivery {
     pub reply_to: Option<String>,
     /// The headers `traceparent` and `tracestate`, for the result.
     pub trace: TraceContext,
+    /// Its properties can't be read, for this reason: it is to be buried. What of them can be read
+    /// is here all the same.
+    pub unreadable: Option<Unreadable>,
     /// It was delivered before: an earlier worker may have started the run.
     pub seen_before: bool,
     /// When its producer sent it, by the producer's clock. `None` where the message does not say,

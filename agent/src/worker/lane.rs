@@ -79,7 +79,10 @@ impl Lane {
         turned.elapsed()
     }
 
-    fn receive(self: &Arc<Self>, shared: &Arc<Shared>, delivery: Delivery) {
+    fn receive(self: &Arc<Self>, shared: &Arc<Shared>, mut delivery: Delivery) {
+        if let Some(why) = delivery.unreadable.take() {
+            return self.bury(shared, delivery, why);
+        }
         let message_id = delivery.message_id.as_deref();
         let decoded = decode(
             &delivery.body,

@@ -27,7 +27,7 @@ pub async fn check(
     declarer.ensure(&broker, &connection).await?;
     // All has been found out: how the connection ends is no matter.
     let _ = connection.close(200, short("checked")).await;
-    let version = broker.version().await;
+    let version = broker.version();
     Ok(format!(
         "{}: RabbitMQ {}, user {:?}, exchanges and queues {}",
         broker.place(),

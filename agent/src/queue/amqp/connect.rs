@@ -1,10 +1,10 @@
-//! Reaching a broker: one attempt to connect, the broker's version, the pace of attempts.
+//! Reaching a broker: one attempt to connect, errors in words, the pace of attempts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures_util::{AsyncRead, AsyncWrite};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::runtime::default_runtime;
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, RustlsConnector};
@@ -14,6 +14,7 @@ use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
 use tokio::time::{Instant, timeout};
 
 use super::door::{Door, place};
+use super::inspect::{self, Inspected};
 use super::tls;
 use crate::config::{BrokerUrl, ConfigError};
 use crate::queue::QueueError;
@@ -33,6 +34,7 @@ pub(super) struct Broker {
     /// By the URL as it was read last.
     door: Mutex<Arc<Door>>,
     place: String,
+    version: Mutex<Option<String>>,
 }
 
 impl Broker {
@@ -42,6 +44,7 @@ impl Broker {
         Ok(Self {
             door: Mutex::new(Arc::new(door)),
             place: place(url.first()),
+            version: Mutex::default(),
             url: url.clone(),
         })
     }
@@ -103,47 +106,37 @@ impl Broker {
             .with_client_property("product".into(), "Sparkferry".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
         let door = self.door_now().await?;
-        let (tls, bare) = (door.tls().await?, door.bare());
-        let runtime = default_runtime().map_err(|error| self.error(&error))?;
-        let open = async move |uri: AMQPUri, runtime| {
-            let socket = bare.connect_async(&runtime).await?;
-            Ok(secured(socket, tls.as_ref(), &uri.authority.host).await?)
+        let (tls, bare, frame_max) = (door.tls().await?, door.bare(), door.frame_max());
+        let tokio = default_runtime().map_err(|error| self.error(&error))?;
+        let version = Arc::new(OnceLock::new());
+        let seen = Arc::clone(&version);
+        let open = async move |uri: AMQPUri, _| {
+            let socket = bare.connect_async(&tokio).await?;
+            let socket = secured(socket, tls.as_ref(), &uri.authority.host).await?;
+            let inspected = Inspected::new(socket, frame_max, Arc::clone(&seen));
+            Ok(AsyncTcpStream::Plain(inspected))
         };
-        let connecting = Connection::connector(door.uri.clone(), runtime, open, properties);
-        match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(connected) => connected.map_err(|error| self.error(&error)),
-            Err(_) => Err(self.unreachable(format!(
-                "no answer within {} s: the broker hangs, or this is no AMQP port",
-                CONNECT_TIMEOUT.as_secs()
-            ))),
-        }
+        let connecting =
+            Connection::connector(door.uri.clone(), inspect::runtime(), open, properties);
+        let connected = match timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(connected) => connected.map_err(|error| self.error(&error))?,
+            Err(_) => {
+                return Err(self.unreachable(format!(
+                    "no answer within {} s: the broker hangs, or this is no AMQP port",
+                    CONNECT_TIMEOUT.as_secs()
+                )));
+            }
+        };
+        let mut known = self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clone_from(&version.get().cloned());
+        drop(known);
+        Ok(connected)
     }
 
-    /// The broker's version, by its greeting; `None` where it can't be had.
-    ///
-    /// lapin keeps the greeting to itself, so it is read from a socket of our own that then hangs
-    /// up: the broker logs one warning.
-    pub(super) async fn version(&self) -> Option<String> {
-        timeout(CONNECT_TIMEOUT, async {
-            let runtime = default_runtime().ok()?;
-            let door = self.door();
-            let tls = door.tls().await.ok()?;
-            let socket = door.bare().connect_async(&runtime).await.ok()?;
-            let host = &door.uri.authority.host;
-            let mut stream = secured(socket, tls.as_ref(), host).await.ok()?;
-            stream.write_all(b"AMQP\0\0\x09\x01").await.ok()?;
-            stream.flush().await.ok()?;
-            // A frame: its type, channel and size (7 bytes), then so many bytes.
-            let mut head = [0; 7];
-            stream.read_exact(&mut head).await.ok()?;
-            let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
-            let mut greeting = vec![0; usize::try_from(size.min(64 * 1024)).ok()?];
-            stream.read_exact(&mut greeting).await.ok()?;
-            version_in(&greeting)
-        })
-        .await
-        .ok()
-        .flatten()
+    /// The broker's version, by its greeting when it was connected to last.
+    pub(super) fn version(&self) -> Option<String> {
+        let known = self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clone()
     }
 
     /// An error of lapin in words, with what can be done about it.
@@ -262,31 +255,9 @@ pub(super) fn short(text: &str) -> ShortString {
     text[..end].into()
 }
 
-/// Finds the string field `version` in a greeting: its name's length and name, `S`, the value's
-/// length in four bytes, the value.
-fn version_in(greeting: &[u8]) -> Option<String> {
-    const FIELD: &[u8] = b"\x07versionS";
-    let at = greeting
-        .windows(FIELD.len())
-        .position(|part| part == FIELD)?
-        + FIELD.len();
-    let length = greeting.get(at..at + 4)?;
-    let length = u32::from_be_bytes(length.try_into().ok()?);
-    let text = greeting.get(at + 4..at + 4 + usize::try_from(length).ok()?)?;
-    String::from_utf8(text.to_vec()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_version_stands_in_the_greeting() {
-        let greeting = b"..\x07versionS\0\0\0\x063.10.8\0\0";
-        assert_eq!(version_in(greeting).as_deref(), Some("3.10.8"));
-        assert_eq!(version_in(b"\x07versionS\0\0\0\xff4"), None);
-        assert_eq!(version_in(b""), None);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn the_waits_grow_and_begin_anew_after_a_steady_time() {

@@ -156,6 +156,10 @@ impl Reader {
         channel: &Channel,
         delivered: lapin::message::Delivery,
     ) -> lapin::Result<()> {
+        if let Some(why) = message::unreadable(&delivered.properties) {
+            tracing::warn!("a message on the control exchange is no cancel: {why}");
+            return acknowledge(channel, delivered.delivery_tag).await;
+        }
         match serde_json::from_slice::<Cancel>(&delivered.data) {
             Ok(cancel) if is_in_force(&delivered.properties) => {
                 // Once: the past ones are read again after each reconnect.
@@ -176,9 +180,13 @@ impl Reader {
             Ok(_) => {}
             Err(error) => tracing::warn!("a message on the control exchange is no cancel: {error}"),
         }
-        let options = BasicAckOptions::default();
-        channel.basic_ack(delivered.delivery_tag, options).await
+        acknowledge(channel, delivered.delivery_tag).await
     }
+}
+
+/// Tells the broker that a message was read, so that it sends more.
+async fn acknowledge(channel: &Channel, tag: u64) -> lapin::Result<()> {
+    channel.basic_ack(tag, BasicAckOptions::default()).await
 }
 
 /// A field that a newer sender added, or that somebody misspelt.

@@ -118,10 +118,16 @@ fn letter(topology: &Topology, got: BasicGetMessage) -> DeadLetter {
     let properties = &got.properties;
     let header = |name| message::header(properties, name);
     let by_broker = death(properties, "reason");
-    let reason = header(DEAD_REASON_HEADER).or_else(|| by_broker.clone());
-    let error = header(DEAD_ERROR_HEADER).or_else(|| {
-        by_broker.map(|reason| format!("the broker made it a dead letter by itself ({reason})"))
-    });
+    // Of what the broker put here by itself nobody has told yet that it can't be read.
+    let unreadable = message::unreadable(properties);
+    let reason = header(DEAD_REASON_HEADER)
+        .or_else(|| unreadable.as_ref().map(|why| why.reason().to_owned()))
+        .or_else(|| by_broker.clone());
+    let error = header(DEAD_ERROR_HEADER)
+        .or_else(|| unreadable.map(|why| why.to_string()))
+        .or_else(|| {
+            by_broker.map(|reason| format!("the broker made it a dead letter by itself ({reason})"))
+        });
     DeadLetter {
         reason: reason.unwrap_or_else(|| "unknown".into()),
         error: error.unwrap_or_else(|| "nothing tells why it is here".into()),

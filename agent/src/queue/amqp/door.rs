@@ -57,7 +57,9 @@ impl Door {
             uri.vhost = "/".into();
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        uri.query.frame_max.get_or_insert(FRAME_BYTES);
+        // No limit would mean frames that fit into no buffer.
+        let frame_max = uri.query.frame_max.filter(|bytes| *bytes > 0);
+        uri.query.frame_max = Some(frame_max.unwrap_or(FRAME_BYTES));
         Ok(Self { uri, certificates })
     }
 
@@ -68,6 +70,11 @@ impl Door {
             && one.authority.host == other.authority.host
             && one.authority.port == other.authority.port
             && one.vhost == other.vhost
+    }
+
+    /// The largest frame that is asked for, in bytes.
+    pub(super) fn frame_max(&self) -> u32 {
+        self.uri.query.frame_max.unwrap_or(FRAME_BYTES)
     }
 
     /// The user that the broker sees.

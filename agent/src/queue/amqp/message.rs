@@ -12,13 +12,14 @@ use sparkferry_shared::{Cancel, Event, Topology};
 use uuid::Uuid;
 
 use super::connect::short;
+use super::inspect::Fault;
 use super::publish::Message;
 use crate::queue::{Answer, Delivery, Lease, Outgoing, TraceContext};
 
-const TRACE_PARENT: &str = "traceparent";
-const TRACE_STATE: &str = "tracestate";
+pub(super) const TRACE_PARENT: &str = "traceparent";
+pub(super) const TRACE_STATE: &str = "tracestate";
 /// Tells one dead letter from another while it is published, whatever it calls itself.
-const LETTER_HEADER: &str = "x-sparkferry-letter";
+pub(super) const LETTER_HEADER: &str = "x-sparkferry-letter";
 /// AMQP's delivery mode of messages that survive the broker's restart.
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
@@ -34,6 +35,7 @@ pub(super) fn delivery(delivered: lapin::message::Delivery, lease: Lease) -> Del
             parent: header(properties, TRACE_PARENT),
             state: header(properties, TRACE_STATE),
         },
+        unreadable: unreadable(properties),
         seen_before: delivered.redelivered,
         sent_at: sent_at(properties),
         received_at: Timestamp::now(),
@@ -173,6 +175,7 @@ pub(super) fn resurrected(
     body: Vec<u8>,
 ) -> Message {
     let ours = [
+        Fault::HEADER,
         DEAD_REASON_HEADER,
         DEAD_ERROR_HEADER,
         DEAD_CONNECTION_HEADER,
@@ -198,6 +201,12 @@ pub(super) fn resurrected(
 /// Properties of a persistent JSON message.
 fn persistent_json(message_id: &str) -> BasicProperties {
     json(PERSISTENT).with_message_id(short(message_id))
+}
+
+/// Why a message's properties can't be read, where they can't.
+pub(super) fn unreadable(properties: &BasicProperties) -> Option<Unreadable> {
+    let fault = Fault::of(properties)?;
+    Some(Unreadable::Properties(fault.to_string()))
 }
 
 /// When a message was sent, to the second, if it says so.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `door` | what the URL says |
 //! | `connect` | one attempt to connect, errors in words, the pace of attempts |
+//! | `inspect` | every frame before lapin parses it: what would end the connection is replaced |
 //! | `tls` | certificates: the broker's, and our own |
 //! | `link` | a connection that is made again for as long as anybody needs it |
 //! | `topology`, `declare` | exchanges and queues: as they should be, and declared or checked |
@@ -30,6 +31,7 @@ mod control;
 mod dead;
 mod declare;
 mod door;
+mod inspect;
 mod link;
 mod listen;
 mod message;

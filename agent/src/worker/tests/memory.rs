@@ -197,6 +197,7 @@ impl MemoryQueue {
                 trace: TraceContext::default(),
                 seen_before: message.seen_before,
                 sent_at: message.sent_at,
+                unreadable: None,
                 received_at: Timestamp::now(),
                 lease: Lease {
                     slot: 1,

@@ -257,6 +257,7 @@ impl Desk {
                 trace: TraceContext::default(),
                 seen_before: deliveries > 1,
                 sent_at: None,
+                unreadable: None,
                 received_at: Timestamp::now(),
                 lease,
             };
