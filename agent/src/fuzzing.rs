@@ -9,6 +9,7 @@ use sparkferry_shared::{Undecodable, decode};
 use crate::config::{Jobs, PolicySettings, parse};
 use crate::engine::fuzzing as engines;
 use crate::policy;
+use crate::queue::amqp::fuzzing as amqp;
 
 /// The largest message, as by default.
 const LIMIT: usize = 1 << 20;
@@ -17,12 +18,27 @@ const LIMIT: usize = 1 << 20;
 pub type Door = (&'static str, fn(&[u8]));
 
 /// All doors.
-pub const DOORS: [Door; 4] = [
+pub const DOORS: [Door; 5] = [
+    ("properties", properties),
     ("requests", requests),
     ("replies", replies),
     ("rows", rows),
     ("configuration", configuration),
 ];
+
+/// A message on the wire, as RabbitMQ sends it: its properties with their flags; its headers alone; its
+/// routing key.
+pub fn properties(data: &[u8]) {
+    const BEFORE: [u8; 12] = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3];
+    const HEADERS: [u8; 2] = [0x20, 0];
+    let whole = [&BEFORE, data].concat();
+    let length = u32::try_from(data.len()).expect("a fuzzer's input is short");
+    let table = [&BEFORE[..], &HEADERS, &length.to_be_bytes(), data].concat();
+    for content in [whole, table] {
+        amqp::content_header(&content, content.len() / 2);
+    }
+    amqp::delivery(data);
+}
 
 /// A request from a queue.
 pub fn requests(body: &[u8]) {

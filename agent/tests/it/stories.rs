@@ -18,6 +18,7 @@ mod poison;
 mod policy;
 mod privilege;
 mod processes;
+mod properties;
 mod reload;
 mod sdk;
 mod stops;

@@ -68,6 +68,8 @@ use crate::observe::metrics;
 
 pub use check::check;
 pub use door::place;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use inspect::fuzzing;
 pub use privilege::definitions_with_users;
 pub use producer::AmqpProducer;
 pub use topology::definitions;
