@@ -10,7 +10,7 @@ use super::properties::PROPERTIES;
 
 /// What makes properties unreadable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Fault {
+pub(crate) enum Fault {
     /// This property, by its place in [`PROPERTIES`], is a text that is not UTF-8.
     NotUtf8(u8),
     /// They don't have AMQP's form.
@@ -27,7 +27,7 @@ pub(in super::super) enum Fault {
 
 impl Fault {
     /// The header that names it. Only the inspection writes it: a producer's own is dropped.
-    pub(in super::super) const HEADER: &str = "x-sparkferry-unreadable";
+    pub(crate) const HEADER: &str = "x-sparkferry-unreadable";
 
     const OTHERS: [Self; 5] = [
         Self::Malformed,
@@ -50,7 +50,7 @@ impl Fault {
     }
 
     /// The fault that the inspection found, if it found one.
-    pub(in super::super) fn of(properties: &BasicProperties) -> Option<Self> {
+    pub(crate) fn of(properties: &BasicProperties) -> Option<Self> {
         let headers = properties.headers().as_ref()?;
         let AMQPValue::ShortShortUInt(code) = headers.inner().get(Self::HEADER)? else {
             return None;
