@@ -4,7 +4,8 @@
 //! `make test` has a short form of each; `make soak` the long one, whose sizes are variables:
 //! `SOAK_QUEUES` (`quorum`, `classic`, `sqlite`, separated by commas), `SOAK_SEED` (the first),
 //! `SOAK_SEEDS` (how many in a row), `SOAK_REQUESTS`, `SOAK_WORKERS`, `SOAK_BROKER_KILLS`,
-//! `SOAK_ACTIVE` (runs at a time for each worker), `SOAK_LONGEST_MS` (of a run). The plan is printed as it goes; what the faults meet depends on the moment, too, so that the same seed is
+//! `SOAK_ACTIVE` (runs at a time for each worker), `SOAK_LONGEST_MS` (of a run), `SOAK_POISON` (1: with
+//! requests whose properties nobody should send, from a producer with the shipped rights). The plan is printed as it goes; what the faults meet depends on the moment, too, so that the same seed is
 //! the same fire and not the same history.
 
 mod books;
@@ -13,6 +14,7 @@ mod field;
 mod operator;
 mod plan;
 mod points;
+mod poison;
 mod rolling;
 mod says;
 mod strikes;
@@ -30,9 +32,10 @@ use sparkferry_agent::queue::Producer;
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
-use self::books::{Answered, Left};
+use self::books::Answered;
 use self::field::{Done, Field, Node, Queue};
 use self::plan::{Fate, Plan, Stage, fates, faulty_calls};
+use self::poison::Poisoner;
 use crate::stories::harness::{CONNECTION, Ground, PATIENCE, Place};
 
 /// Who submits, at once.
@@ -54,6 +57,8 @@ struct Size {
     broker_kills: usize,
     /// Nobody minds if a call takes half a minute.
     long: bool,
+    /// Somebody sends requests with properties that nobody should send, where the queue has properties.
+    poison: bool,
 }
 
 /// What the broker is told where it is ours: it waits for a shorter time than workers hold.
@@ -67,6 +72,7 @@ const SHORT: Size = Size {
     pace: Duration::from_millis(1_500),
     broker_kills: 0,
     long: false,
+    poison: true,
 };
 
 /// Submits one request. What the queue refuses (one that has just been declared may have no leader
@@ -149,16 +155,21 @@ async fn soak(queue: Queue, node: Option<Node>, size: Size, seed: u64) -> String
     eprintln!("SOAK_SEED={seed} {size:?} {queue:?}");
     let began = Instant::now();
     let name = queue.name();
+    let broker = !matches!(queue, Queue::Sqlite);
     let stage = Stage {
         workers: size.workers,
-        broker: !matches!(queue, Queue::Sqlite),
+        broker,
         node: node.is_some(),
         long: size.long,
+        poison: broker && size.poison,
     };
     let plan = Plan::new(seed, stage);
     let fates = fates(seed, size.requests, size.longest_run_ms);
     let mut field = Field::new(queue, node.clone(), size.workers, size.active).await;
     field.workspace.rules(faulty_calls(seed)).await;
+    if stage.poison {
+        field.poisoner = Some(Poisoner::new(&field).await);
+    }
     let mut books = field.books();
     let progress = watch::Sender::default();
     let ground = Arc::clone(&field.ground);
@@ -185,11 +196,17 @@ async fn soak(queue: Queue, node: Option<Node>, size: Size, seed: u64) -> String
 
     let rules = field.workspace.page("rules").await;
     field.workspace.calm().await;
-    let nothing = Left {
-        requests: 0,
-        dead: 0,
+    let buried = match field.poisoner.take() {
+        None => 0,
+        Some(poisoner) => {
+            field.recover(usize::MAX).await;
+            poisoner.until_all_is_told(&ground, &mut books).await
+        }
     };
-    assert_eq!(field.settle(&mut books).await, nothing);
+    let left = field.settle(&mut books).await;
+    // What a worker buried as it died is buried again by another.
+    assert!(left.requests == 0 && (left.dead >= buried), "{left:?}");
+    assert!(left.dead == 0 || buried > 0, "{left:?}");
     let stats = field.workspace.stats().await;
     let runs = books.balance(&fates, &stats, &field.workspace.page("runs").await);
     let log = ground.log();
@@ -287,6 +304,7 @@ async fn as_long_as_it_is_told() {
         pace: Duration::from_secs(2),
         broker_kills: variable("SOAK_BROKER_KILLS", 5),
         long: true,
+        poison: variable("SOAK_POISON", 0) != 0,
     };
     println!("{HEAD}");
     for seed in first..first + seeds {

@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 
 use super::plan::Fate;
+use super::poison;
 use crate::stories::harness::{CONNECTION, Heard, PATIENCE, count, one_run_for_each_attempt};
 
 /// From one look at the results to the next.
@@ -47,6 +48,8 @@ pub(super) struct Books {
     shelf: Shelf,
     topology: Topology,
     results: BTreeMap<Id, RunResult>,
+    /// Those of requests with odd properties.
+    pub(super) poison: BTreeMap<Id, RunResult>,
     /// Results that came once more, with the same `message_id`.
     pub(super) twice: usize,
 }
@@ -57,6 +60,7 @@ impl Books {
             shelf,
             topology: topology.clone(),
             results: BTreeMap::new(),
+            poison: BTreeMap::new(),
             twice: 0,
         }
     }
@@ -126,11 +130,16 @@ impl Books {
         let result: RunResult = serde_json::from_slice(body).expect("a result");
         let names = Names::new(self.topology.namespace(), CONNECTION, result.id.as_str());
         assert_eq!(message_id, names.result().to_string(), "{}", result.id);
-        if let Some(before) = self.results.get(&result.id) {
+        let results = if poison::is_one(&result.id) {
+            &mut self.poison
+        } else {
+            &mut self.results
+        };
+        if let Some(before) = results.get(&result.id) {
             assert_eq!(before.outcome, result.outcome, "{}", result.id);
             self.twice += usize::from(counts);
         } else {
-            self.results.insert(result.id.clone(), result);
+            results.insert(result.id.clone(), result);
         }
     }
 
@@ -200,8 +209,11 @@ impl Books {
                 assert_eq!((attempt.number, attempt.key), (nth, names.key(nth)));
             }
         }
+        let all = self.results.iter().chain(&self.poison);
         let heard = Heard {
-            results: self.results.clone(),
+            results: all
+                .map(|(id, result)| (id.clone(), result.clone()))
+                .collect(),
             events: Vec::new(),
         };
         one_run_for_each_attempt(&heard, stats);

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::books::{Books, Left, Shelf};
 use super::operator;
 use super::plan::Line;
+use super::poison::Poisoner;
 use super::strikes::Ills;
 use crate::broker::BrokerNode;
 use crate::proxy::Proxy;
@@ -122,6 +123,8 @@ pub(super) struct Field {
     /// The broker, where it is ours alone.
     pub(super) node: Option<Node>,
     pub(super) ills: Ills,
+    /// Who sends requests with odd properties, if anybody does.
+    pub(super) poisoner: Option<Poisoner>,
 }
 
 impl Field {
@@ -182,6 +185,7 @@ poll_interval_seconds = {{ min = 0.2, max = 1.0 }}
             broker,
             node,
             ills: Ills::default(),
+            poisoner: None,
         };
         for _ in 0..workers {
             field.posts.push(field.post());

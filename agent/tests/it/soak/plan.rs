@@ -52,6 +52,9 @@ pub(super) enum Fault {
     CloseConnections,
     /// The operator deletes the queue with all requests in it, and may make it anew at once.
     DeleteQueue { anew: bool },
+    /// A producer sends a request with properties that nobody should send: which of them is drawn by
+    /// this number.
+    Poison { number: usize },
 }
 
 /// What can suffer.
@@ -64,6 +67,8 @@ pub(super) struct Stage {
     pub(super) node: bool,
     /// Half a minute is not too long for anything.
     pub(super) long: bool,
+    /// A producer sends requests with properties that nobody should send.
+    pub(super) poison: bool,
 }
 
 /// What is drawn for each beat and each request.
@@ -87,9 +92,14 @@ impl Plan {
             broker,
             node,
             long,
+            poison,
         } = self.stage;
         let worker = self.random.usize(..workers);
         let mut faults = vec![Fault::Kill { worker }];
+        if poison {
+            let number = self.random.usize(..);
+            faults.push(Fault::Poison { number });
+        }
         // Not the one that was killed: it is gone.
         let other = (worker + 1) % workers;
         let line = if broker && self.random.bool() {
@@ -193,6 +203,7 @@ fn the_same_seed_is_the_same_plan_and_another_one_is_not() {
         broker: true,
         node: true,
         long: true,
+        poison: true,
     };
     let plan = |seed| {
         let mut plan = Plan::new(seed, stage);

@@ -129,6 +129,11 @@ impl Field {
                 self.ills.disk_full = true;
             }
             Fault::DeleteQueue { anew } => self.delete_queue(anew).await,
+            Fault::Poison { number } => {
+                let (poisoner, ground) = (self.poisoner.as_mut(), &self.ground);
+                let poisoner = poisoner.expect("the plan knows the queue");
+                return poisoner.send_another(ground, number).await;
+            }
             Fault::FreezeBroker { .. } | Fault::StarveBroker | Fault::CloseConnections => {
                 let node = self.node.clone().expect("the plan knows the broker");
                 if self.ills.frozen.is_some() || !self.strike_broker(fault, beat, &node).await {
