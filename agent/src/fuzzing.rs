@@ -9,7 +9,7 @@ use sparkferry_shared::{Undecodable, decode};
 use crate::config::{Jobs, PolicySettings, parse};
 use crate::engine::fuzzing as engines;
 use crate::policy;
-use crate::queue::amqp::fuzzing as amqp;
+use crate::queue::fuzzing as queue;
 
 /// The largest message, as by default.
 const LIMIT: usize = 1 << 20;
@@ -35,9 +35,9 @@ pub fn properties(data: &[u8]) {
     let length = u32::try_from(data.len()).expect("a fuzzer's input is short");
     let table = [&BEFORE[..], &HEADERS, &length.to_be_bytes(), data].concat();
     for content in [whole, table] {
-        amqp::content_header(&content, content.len() / 2);
+        queue::content_header(&content, content.len() / 2);
     }
-    amqp::delivery(data);
+    queue::delivery(data);
 }
 
 /// A request from a queue.

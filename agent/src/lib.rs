@@ -12,7 +12,6 @@
 //! | [`config`] | the settings, read and checked once |
 //! | [`observe`] | metrics, health and the status page's data |
 //! | [`cli`] | the commands, one file each |
-//! | [`sandbox`] | a workspace that stands in for Databricks |
 
 pub mod cli;
 pub mod config;
@@ -26,5 +25,4 @@ pub mod observe;
 pub mod policy;
 pub mod queue;
 pub mod retry;
-pub mod sandbox;
 pub mod worker;

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::{print, setup};
 use crate::config::{LogFormat, LogSettings};
 use crate::observe::log;
-use crate::sandbox::{Sandbox, SandboxError, SandboxOptions};
+use sparkferry_sandbox::{Sandbox, SandboxError, SandboxOptions};
 
 /// A workspace on this machine that stands in for Databricks, until Ctrl-C.
 ///

@@ -22,6 +22,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use amqp::fuzzing;
+
 /// The worker's side of a queue.
 ///
 /// Opening one never waits for a broker: whatever is not there yet is awaited in the background,

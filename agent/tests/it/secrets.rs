@@ -5,7 +5,7 @@ mod hostile;
 mod place;
 
 use serde_json::{Value, json};
-use sparkferry_agent::sandbox::{Sandbox, SandboxOptions};
+use sparkferry_sandbox::{Sandbox, SandboxOptions};
 use tokio_util::sync::CancellationToken;
 
 use self::place::{Canaries, Place, http, names, until};

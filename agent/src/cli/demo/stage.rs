@@ -21,8 +21,8 @@ use crate::engine::Engine;
 use crate::engine::databricks::DatabricksEngine;
 use crate::queue::Producer as _;
 use crate::queue::sqlite::{SqliteProducer, SqliteQueue};
-use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::worker::{Parts, Served, Worker};
+use sparkferry_sandbox::{Sandbox, SandboxOptions};
 
 /// The connection to the sandbox.
 pub(super) const CONNECTION: &str = "sandbox";

@@ -18,7 +18,7 @@ use url::Url;
 use super::{Credentials, Token};
 use crate::config::{Auth, AzureWorkspace, Reach, SecretSource};
 use crate::http::client::HttpClient;
-use crate::sandbox::{Sandbox, SandboxOptions};
+use sparkferry_sandbox::{Sandbox, SandboxOptions};
 
 const ME: &str = "api/2.0/preview/scim/v2/Me";
 const WORKSPACE_TOKEN: &str = "oidc/v1/token";

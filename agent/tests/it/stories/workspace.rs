@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sparkferry_agent::sandbox::{Sandbox, SandboxOptions};
+use sparkferry_sandbox::{Sandbox, SandboxOptions};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::DatabricksEngine;
 use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
 use crate::engine::{Attached, Change, Ended, Engine, Fault, Run, Start, State, Unknown};
-use crate::sandbox::{Sandbox, SandboxOptions};
+use sparkferry_sandbox::{Sandbox, SandboxOptions};
 
 /// A workspace of its own for one test.
 struct Ground {
