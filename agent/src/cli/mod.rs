@@ -13,12 +13,14 @@ mod cancel;
 mod check;
 mod completions;
 mod dead;
+#[cfg(feature = "databricks")]
 mod demo;
 mod exit;
 mod print;
 mod problem;
 mod reload;
 mod run;
+#[cfg(feature = "databricks")]
 mod sandbox;
 mod schema;
 mod setup;
@@ -78,8 +80,10 @@ enum Command {
     /// The definitions of exchanges and queues, for RabbitMQ's `rabbitmqctl import_definitions`
     Topology(topology::TopologyArgs),
     /// See it all in under a minute: queue, worker, a stand-in for Databricks, a few requests
+    #[cfg(feature = "databricks")]
     Demo(demo::DemoArgs),
     /// A workspace on this machine that stands in for Databricks
+    #[cfg(feature = "databricks")]
     Sandbox(sandbox::SandboxArgs),
     /// Completions for a shell
     Completions(completions::CompletionsArgs),
@@ -132,7 +136,9 @@ fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Dead(args) => waited_for(dead::run(&args, &load()?)),
         Command::Schema(args) => schema::run(&args, load),
         Command::Topology(args) => topology::run(&args, &load()?),
+        #[cfg(feature = "databricks")]
         Command::Demo(args) => waited_for(demo::run(&args)),
+        #[cfg(feature = "databricks")]
         Command::Sandbox(args) => on_runtime(sandbox::run(args)),
         Command::Completions(args) => completions::run(&args),
     }

@@ -10,12 +10,15 @@
 //! Every implementation passes [`conformance`], the [`fake`] included.
 
 pub mod conformance;
+#[cfg(feature = "databricks")]
 pub mod databricks;
 pub mod fake;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+#[cfg(feature = "spark_connect")]
 pub mod spark_connect;
 pub mod table;
+#[cfg(any(feature = "databricks", feature = "spark_connect"))]
 mod text;
 
 use std::fmt;

@@ -6,6 +6,7 @@ pub(super) fn head(text: &str, bytes: usize) -> &str {
 }
 
 /// The end of a text, at most `bytes` bytes.
+#[cfg(feature = "databricks")]
 pub(super) fn tail(text: &str, bytes: usize) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(bytes))..]
 }

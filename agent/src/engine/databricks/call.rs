@@ -2,6 +2,10 @@
 
 /// A call that this program makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "spark_connect"),
+    expect(dead_code, reason = "clusters are started for Spark Connect alone")
+)]
 pub(super) enum Call {
     RunNow,
     Submit,

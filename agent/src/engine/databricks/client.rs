@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -148,7 +148,8 @@ impl Client {
     ///
     /// # Errors
     /// For a person: why there is no token.
-    pub(in crate::engine) async fn headers(&self) -> Result<HeaderMap, String> {
+    #[cfg(feature = "spark_connect")]
+    pub(in crate::engine) async fn headers(&self) -> Result<reqwest::header::HeaderMap, String> {
         let token = self.credentials.token().await?;
         Ok(token.headers().collect())
     }

@@ -16,6 +16,7 @@ mod book;
 mod call;
 mod client;
 mod clock;
+#[cfg(feature = "spark_connect")]
 mod cluster;
 mod contact;
 mod cut;
@@ -25,6 +26,7 @@ mod explain;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 mod known;
+#[cfg(feature = "spark_connect")]
 mod libraries;
 mod output;
 mod repair;
@@ -53,6 +55,7 @@ use crate::config::DatabricksSettings;
 
 pub(in crate::engine) use client::Client;
 pub use client::ClientError;
+#[cfg(feature = "spark_connect")]
 pub(in crate::engine) use cluster::Cluster;
 
 /// A Databricks workspace. Its watch ends when the engine and all its runs are dropped.

@@ -16,6 +16,7 @@
 mod attach;
 mod board;
 mod channel;
+#[cfg(feature = "databricks")]
 mod cluster;
 mod entrance;
 mod error;
@@ -44,13 +45,14 @@ use sparkferry_shared::ErrorClass;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+#[cfg(feature = "databricks")]
 use self::cluster::OnDatabricks;
-use self::entrance::Open;
+use self::entrance::{Entrance, Open};
 use self::error::Said;
 use self::fault::fault;
 use self::server::{Call, Server, Stub};
 use super::{Attached, Engine, Fault, Start};
-use crate::config::SparkConnectSettings;
+use crate::config::{ComputeSettings, SparkConnectSettings};
 
 pub use server::ServerError;
 
@@ -77,7 +79,7 @@ impl SparkConnectEngine {
     ) -> Result<Self, ServerError> {
         let server = Server::new(name, namespace, settings, |settings| {
             Ok(match &settings.compute {
-                Some(compute) => Box::new(OnDatabricks::new(name, settings, compute)?),
+                Some(compute) => on_databricks(name, settings, compute)?,
                 None => Box::new(Open::new(settings)?),
             })
         })?;
@@ -86,6 +88,28 @@ impl SparkConnectEngine {
             byte_limit: max_output_bytes,
         })
     }
+}
+
+#[cfg(feature = "databricks")]
+fn on_databricks(
+    name: &str,
+    settings: &SparkConnectSettings,
+    compute: &ComputeSettings,
+) -> Result<Box<dyn Entrance>, String> {
+    Ok(Box::new(OnDatabricks::new(name, settings, compute)?))
+}
+
+#[cfg(not(feature = "databricks"))]
+fn on_databricks(
+    _: &str,
+    _: &SparkConnectSettings,
+    _: &ComputeSettings,
+) -> Result<Box<dyn Entrance>, String> {
+    Err(
+        "its server is compute on Databricks, and this program was built without the engine \
+         `databricks`, which lets in there"
+            .to_owned(),
+    )
 }
 
 #[async_trait]

@@ -1,5 +1,6 @@
 //! The engine against the stand-in workspace, over real HTTP.
 
+#[cfg(feature = "spark_connect")]
 mod clusters;
 mod conforms;
 mod faults;
