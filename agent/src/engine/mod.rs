@@ -17,6 +17,7 @@ pub(crate) mod fuzzing;
 pub mod spark_connect;
 pub mod table;
 mod text;
+pub(crate) mod trim;
 
 use std::fmt;
 use std::time::Duration;
