@@ -4,6 +4,8 @@
 //! However small the limit is, the outcome stays, and with it whose result it is. A result can be cut
 //! to [`SMALLEST_LIMIT`] bytes, whatever is in it.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use sparkferry_shared::{Attempt, RunError, RunResult};
 
@@ -164,7 +166,7 @@ fn least(result: &RunResult, size: usize, limit: usize) -> Vec<u8> {
     });
     let mut cut = RunResult {
         attempts: last.into_iter().collect(),
-        labels: Default::default(),
+        labels: BTreeMap::new(),
         output: Some(json!({"truncated": true, "unavailable": why})),
         truncated: true,
         ..result.clone()

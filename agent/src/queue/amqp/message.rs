@@ -96,9 +96,9 @@ pub(super) fn dead_letter(
     let mut error = why.to_string();
     error.truncate(error.floor_char_boundary(ERROR_BYTES));
     if kept < size {
-        error += &format!(
-            "; of its {size} bytes these are the first {kept}, which is what the broker takes \
-             (max_message_size)"
+        error = format!(
+            "{error}; of its {size} bytes these are the first {kept}, which is what the broker \
+             takes (max_message_size)"
         );
     }
     let mut headers = FieldTable::default();

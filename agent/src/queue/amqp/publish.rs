@@ -120,6 +120,7 @@ impl Desk {
                 live = self.link.live() => live,
             };
             pace.begin();
+            let largest = live.largest.now();
             let why = tokio::select! {
                 () = self.context.shutdown.cancelled() => return,
                 () = live.dead.cancelled() => None,
@@ -127,11 +128,12 @@ impl Desk {
             };
             if !live.is_over() {
                 let Some(why) = why else { return };
-                if let Some(max) = size::told_by(&why) {
-                    // What it was told of is not sent again: the channel alone has to be opened anew.
+                // Without confirms the error itself does not tell it.
+                if size::told_by(&why).is_some() || live.largest.now() != largest {
+                    let (purpose, max) = (self.purpose, live.largest.now());
                     tracing::warn!(
-                        "publishing {}: a message was larger than the broker takes (max_message_size {max})",
-                        self.purpose
+                        "publishing {purpose}: a message was larger than the broker takes \
+                         (max_message_size {max}); from now on they are measured"
                     );
                     continue;
                 }

@@ -18,9 +18,14 @@ impl LargestMessage {
         Self(AtomicUsize::new(usize::MAX))
     }
 
+    /// The largest body in bytes, `usize::MAX` where that is not known.
+    pub(super) fn now(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// The largest body in bytes where a message of `size` is known to be larger.
     pub(super) fn exceeded_by(&self, size: usize) -> Option<usize> {
-        let max = self.0.load(Ordering::Relaxed);
+        let max = self.now();
         (size > max).then_some(max)
     }
 
