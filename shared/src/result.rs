@@ -51,6 +51,10 @@ pub struct RunResult {
     pub worker: String,
     /// Whether the broker had delivered the request before.
     pub redelivered: bool,
+    /// It was larger than its queue takes, so some of it is cut or left out: what the engine said of
+    /// older attempts first, what is needed most last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// How a request ended.

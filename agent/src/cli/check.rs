@@ -58,9 +58,9 @@ pub(crate) async fn run(args: &CheckArgs, loaded: &Loaded) -> Result<Exit, Probl
             found: queue(settings, &connections).await.map_err(|error| {
                 let exit = match error {
                     QueueError::Setting { .. } => Exit::Configuration,
-                    QueueError::Unreachable { .. } | QueueError::Refused { .. } => {
-                        Exit::Unreachable
-                    }
+                    QueueError::Unreachable { .. }
+                    | QueueError::Refused { .. }
+                    | QueueError::TooLarge { .. } => Exit::Unreachable,
                 };
                 (exit, error.to_string())
             }),

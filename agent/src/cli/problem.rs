@@ -48,6 +48,7 @@ impl From<QueueError> for Problem {
     fn from(error: QueueError) -> Self {
         let exit = match error {
             QueueError::Unreachable { .. } | QueueError::Refused { .. } => Exit::Unreachable,
+            QueueError::TooLarge { .. } => Exit::Rejected,
             QueueError::Setting { .. } => Exit::Configuration,
         };
         Self::told(exit, error.to_string())

@@ -20,6 +20,7 @@ pub mod spark_connect;
 pub mod table;
 #[cfg(any(feature = "databricks", feature = "spark_connect"))]
 mod text;
+pub(crate) mod trim;
 
 use std::fmt;
 use std::time::Duration;

@@ -178,6 +178,7 @@ fn success(connection: &str, id: &Id) -> Outgoing {
         finished_at: now,
         worker: "conformance".to_owned(),
         redelivered: false,
+        truncated: false,
     };
     Outgoing {
         message_id: Names::new("conformance", connection, id.as_str()).result(),

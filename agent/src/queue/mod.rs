@@ -51,27 +51,29 @@ pub trait Queue: Send + Sync {
     /// Returns once the acknowledgement is on its way.
     ///
     /// # Errors
-    /// [`LeaseLost`]: none of the leases is held any more, somebody else has the request.
-    async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost>;
+    /// See [`NotPublished`]: nothing is published, and nothing acknowledged.
+    async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), NotPublished>;
 
     /// Publishes a result as [`Queue::finish`] does and keeps the deliveries: the request is told of
     /// before it is done. Answers that are [`Answer::announced`] hear no more of it.
     ///
     /// # Errors
-    /// [`LeaseLost`]: none of the leases is held any more, somebody else has the request.
-    async fn announce(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost>;
+    /// See [`NotPublished`].
+    async fn announce(&self, leases: &[Answer], result: &Outgoing) -> Result<(), NotPublished>;
 
     /// Gives a delivery back; another worker, or this one, receives it again. The run goes on.
     async fn hand_back(&self, lease: &Lease);
 
-    /// Moves what can't be read to the dead letters, confirmed, and acknowledges it.
+    /// Moves what can't be read to the dead letters, confirmed, and acknowledges it. Of a body that
+    /// is larger than the queue takes the beginning is kept.
     async fn bury(&self, delivery: &Delivery, why: &Unreadable) -> Result<(), LeaseLost>;
 
     /// Tells the producer of something that had no usable id, if it named a queue for replies.
     /// Best effort: confirmed, or given up after a few seconds.
     async fn reply(&self, reply_to: &str, correlation_id: Option<&str>, body: Bytes);
 
-    /// Tells an event. Never waits: what can't be sent at once is dropped and counted.
+    /// Tells an event. Never waits: what can't be sent at once, or is too large, is dropped and
+    /// counted.
     fn tell(&self, event: Event);
 
     /// How long a delivery may be held before it must be handed back; `None` for ever.
@@ -181,6 +183,25 @@ pub struct Outgoing {
 #[error("the delivery is no longer ours")]
 pub struct LeaseLost;
 
+/// Why a result was not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotPublished {
+    /// None of the leases is held any more, somebody else has the request.
+    #[error("the delivery is no longer ours")]
+    LeaseLost,
+    /// The queue takes no message of this size: the same result must be made smaller. `SQLite` has no
+    /// such limit.
+    #[error("the result is larger than the queue takes, which is {max} bytes")]
+    TooLarge {
+        /// The largest body that it takes, in bytes: at least [`SMALLEST_LIMIT`].
+        max: usize,
+    },
+}
+
+/// Bytes that every queue takes in a message, and every result can be cut to. (A queue that takes
+/// less says so in its health, and results wait until it takes more.)
+pub const SMALLEST_LIMIT: usize = 4096;
+
 /// Whether a queue can be reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
@@ -271,6 +292,14 @@ pub enum QueueError {
         /// The URL without its password.
         place: String,
         /// What happened and what to do.
+        why: String,
+    },
+    /// The message is larger than it takes.
+    #[error("{place}: refused: {why}")]
+    TooLarge {
+        /// The URL without its password.
+        place: String,
+        /// What is too large, by how much, and what to do.
         why: String,
     },
     /// The setting itself is wrong.

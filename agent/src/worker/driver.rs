@@ -20,7 +20,7 @@ use crate::flow::{Ending, Flow, Host};
 use crate::observe::metrics;
 use crate::observe::runs::RunView;
 use crate::policy;
-use crate::queue::Lease;
+use crate::queue::{Lease, NotPublished};
 
 /// What others in this worker see of a request under way.
 pub(super) struct Driver {
@@ -268,7 +268,7 @@ impl Drive {
     async fn settle(&self, host: &LaneHost<'_>, ending: Ending) {
         let (announced, run) = (ending.announced, ending.run);
         let result = host.result(ending.outcome, ending.attempts, ending.output, ending.error);
-        let outgoing = host.outgoing(&result);
+        let mut outgoing = host.outgoing(&result, None);
         loop {
             if !self.driver.slot.held_within_grace().await {
                 // A loan that comes in this very moment goes back: nobody would be here to use it.
@@ -276,6 +276,10 @@ impl Drive {
             }
             let answers = self.driver.slot.answers();
             let finished = self.shared.queue.finish(&answers, &outgoing).await;
+            if let Err(NotPublished::TooLarge { max }) = finished {
+                outgoing = host.outgoing(&result, Some(max));
+                continue;
+            }
             // A copy of the request that came meanwhile is answered too.
             if self.driver.slot.settled(&answers, finished.is_ok()) {
                 break;

@@ -10,9 +10,10 @@ use sparkferry_shared::{
 };
 
 use super::driver::Drive;
+use super::fit;
 use crate::flow::{Ending, Host};
 use crate::observe::metrics;
-use crate::queue::Outgoing;
+use crate::queue::{NotPublished, Outgoing};
 
 /// One request's place in the worker.
 pub(super) struct LaneHost<'a> {
@@ -44,16 +45,17 @@ impl LaneHost<'_> {
             finished_at: Timestamp::now(),
             worker: shared.worker.clone(),
             redelivered: driver.redelivered(),
+            truncated: false,
         }
     }
 
-    /// The result as a message.
-    pub(super) fn outgoing(&self, result: &RunResult) -> Outgoing {
-        let body = match serde_json::to_vec(result) {
-            Ok(body) => body,
-            // Only a type that can't be JSON could do this, and none of ours is one.
-            Err(e) => panic!("a result can't be written as JSON: {e}"),
-        };
+    /// The result as a message: at most as large as we publish, and as its queue takes (`max`).
+    pub(super) fn outgoing(&self, result: &RunResult, max: Option<usize>) -> Outgoing {
+        let own_limit = fit::own_limit(self.drive.shared.max_output_bytes);
+        let body = fit::fit(result, max.unwrap_or(own_limit).min(own_limit));
+        if let Some(max) = max {
+            tracing::warn!(id = %result.id, connection = result.connection, "the result is larger than its queue takes, which is {max} bytes: a smaller one is published");
+        }
         Outgoing {
             message_id: self.names.result(),
             id: result.id.clone(),
@@ -65,17 +67,22 @@ impl LaneHost<'_> {
 
     /// Publishes a result and keeps the request.
     async fn publish_early(&self, result: RunResult) {
-        let outgoing = self.outgoing(&result);
+        let mut outgoing = self.outgoing(&result, None);
         let (slot, queue) = (&self.drive.driver.slot, &self.drive.shared.queue);
         loop {
             slot.held().await;
             let answers = slot.answers();
-            if queue.announce(&answers, &outgoing).await.is_ok() {
-                slot.announced(&answers);
-                break;
+            match queue.announce(&answers, &outgoing).await {
+                Ok(()) => {
+                    slot.announced(&answers);
+                    break;
+                }
+                // They are somebody else's.
+                Err(NotPublished::LeaseLost) => drop(slot.settled(&answers, false)),
+                Err(NotPublished::TooLarge { max }) => {
+                    outgoing = self.outgoing(&result, Some(max));
+                }
             }
-            // They are somebody else's.
-            slot.settled(&answers, false);
         }
         self.tell_finished(result);
     }

@@ -216,9 +216,14 @@ impl Lane {
     }
 }
 
+/// The longest text of what is wrong with a message that names no id.
+const ERROR_BYTES: usize = 1024;
+
 /// The REJECTED result of a message that names no id: a result's fields with `id` null. It goes to
 /// who asked for it by `reply_to` alone, never to the results queue.
 fn nameless(connection: &str, worker: &str, delivery: &Delivery, why: &Unreadable) -> Bytes {
+    let mut error = why.to_string();
+    error.truncate(error.floor_char_boundary(ERROR_BYTES));
     let result = json!({
         "id": null,
         "outcome": Outcome::Rejected,
@@ -226,7 +231,7 @@ fn nameless(connection: &str, worker: &str, delivery: &Delivery, why: &Unreadabl
         "labels": {},
         "attempts": [],
         "output": null,
-        "error": RunError::new(ErrorClass::Request, why.to_string()),
+        "error": RunError::new(ErrorClass::Request, error),
         "received_at": delivery.received_at,
         "finished_at": Timestamp::now(),
         "worker": worker,

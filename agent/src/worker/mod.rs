@@ -6,6 +6,7 @@
 //! | `lanes` | the connections it has, and how others take their place |
 //! | `lane` | one connection: its queue, its engine, its drivers |
 //! | `driver` | one request: its walk and its settlement |
+//! | `fit` | a result, cut to what can be published |
 //! | `slot` | the loans by which a driver holds its request |
 //! | `cancels` | the cancels in force |
 //!
@@ -14,6 +15,7 @@
 
 mod cancels;
 mod driver;
+mod fit;
 mod host;
 mod lane;
 mod lanes;

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod cancels;
+mod large;
 mod long;
 mod memory;
 

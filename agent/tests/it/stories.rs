@@ -13,6 +13,7 @@ pub(crate) mod harness;
 mod heard;
 mod hold;
 mod kills;
+mod large;
 mod page;
 mod poison;
 mod policy;

@@ -43,6 +43,7 @@ fn result(connection: &str, id: &Id, outcome: Outcome) -> News {
         finished_at: now,
         worker: "w".to_owned(),
         redelivered: false,
+        truncated: false,
     }))
 }
 

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::engine::text::level;
+use crate::engine::trim::size;
 
 /// An entry of `output.tasks`.
 pub(super) type Entry = Map<String, Value>;
@@ -144,27 +145,6 @@ fn width(c: char) -> usize {
         c if c < ' ' => 6,
         c => c.len_utf8(),
     }
-}
-
-/// Bytes of a value in JSON.
-pub(super) fn size(value: &impl serde::Serialize) -> usize {
-    struct Count(usize);
-
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let mut count = Count(0);
-    // Counting never fails, and neither do JSON values.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.0
 }
 
 #[cfg(test)]

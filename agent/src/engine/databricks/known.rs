@@ -4,13 +4,20 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 use sparkferry_shared::ErrorClass;
 
-use super::state::{Meaning, Phase};
+use super::state::{Meaning, Phase, State, Status};
 use super::wire::{Repair, Run, Task, meaning_of};
-use crate::engine::{Ended, Facts, Failure, State};
+use crate::engine::{self, Ended, Facts, Failure};
+
+/// The largest `state` or `status` that is kept as it is, in bytes: several times what Databricks
+/// writes. Thousands of runs are followed.
+const DESCRIPTION_BYTES: usize = 16 * 1024;
+/// The longest address of a run's page that is told, in bytes.
+const PAGE_BYTES: usize = 2048;
 
 /// What was last seen of a run. Well below a KiB while it runs; its tasks are kept only once it
 /// has ended, because its output and its errors are theirs.
@@ -55,12 +62,12 @@ impl Known {
             setup_duration: run.setup_duration,
             execution_duration: run.execution_duration,
             queue_duration: run.queue_duration,
-            run_page_url: run.run_page_url,
-            state: run.state,
-            status: run.status,
+            run_page_url: run.run_page_url.filter(|url| url.len() <= PAGE_BYTES),
+            state: bounded(run.state, State::in_short),
+            status: bounded(run.status, Status::in_short),
             done: done as u64,
             total: total as u64,
-            history: run.repair_history,
+            history: run.repair_history.into_iter().map(bounded_repair).collect(),
             ended,
             unknown,
             tasks: (ended && complete).then_some(tasks),
@@ -162,8 +169,8 @@ impl Known {
     }
 
     /// The state on the way, for events.
-    pub(super) fn progress(&self, word: String) -> State {
-        State {
+    pub(super) fn progress(&self, word: String) -> engine::State {
+        engine::State {
             word,
             done: self.done,
             total: self.total,
@@ -185,16 +192,16 @@ impl Known {
         let started_at = time(item.map_or(self.start_time, |item| item.start_time));
         if self.past(round) {
             return Facts {
-                state: item.and_then(|item| json(item.state.as_deref())),
-                status: item.and_then(|item| json(item.status.as_deref())),
+                state: item.and_then(|item| parsed(item.state.as_deref())),
+                status: item.and_then(|item| parsed(item.status.as_deref())),
                 started_at,
                 ended_at: item.and_then(|item| time(item.end_time)),
                 ..page
             };
         }
         Facts {
-            state: json(self.state.as_deref()),
-            status: json(self.status.as_deref()),
+            state: parsed(self.state.as_deref()),
+            status: parsed(self.status.as_deref()),
             started_at,
             ended_at: time(self.end_time),
             setup_duration_ms: self.setup_duration,
@@ -205,7 +212,32 @@ impl Known {
     }
 }
 
-fn json(raw: Option<&RawValue>) -> Option<Value> {
+/// A description as it is, or, where it is too large to be kept by thousands, in short: what it means
+/// stays the same. One that is not of the known shape says nothing, and goes on saying nothing.
+fn bounded<T: for<'a> Deserialize<'a>>(
+    raw: Option<Box<RawValue>>,
+    in_short: fn(&T) -> Value,
+) -> Option<Box<RawValue>> {
+    let raw = raw?;
+    if raw.get().len() <= DESCRIPTION_BYTES {
+        return Some(raw);
+    }
+    let short = match serde_json::from_str::<T>(raw.get()) {
+        Ok(known) => in_short(&known),
+        Err(_) => json!({"truncated": true}),
+    };
+    to_raw_value(&short).ok()
+}
+
+fn bounded_repair(item: Repair) -> Repair {
+    Repair {
+        state: bounded(item.state, State::in_short),
+        status: bounded(item.status, Status::in_short),
+        ..item
+    }
+}
+
+fn parsed(raw: Option<&RawValue>) -> Option<Value> {
     let value = serde_json::from_str(raw?.get()).ok();
     value.filter(|value| *value != Value::Null)
 }

@@ -106,3 +106,34 @@ fn what_is_kept_of_a_run_under_way_is_small() {
     let run = repaired_twice();
     assert!(size_of_val(&run) <= 320, "{}", size_of_val(&run));
 }
+
+#[test]
+fn a_huge_description_is_kept_in_short_and_means_the_same() {
+    let huge = "m".repeat(7 << 20);
+    let failed = json!({"life_cycle_state": "INTERNAL_ERROR", "result_state": "FAILED",
+        "state_message": huge, "queue_reason": huge});
+    let client_error = json!({"state": "TERMINATED", "termination_details":
+        {"code": "RUN_EXECUTION_ERROR", "type": "CLIENT_ERROR", "message": huge}});
+    // Of no known shape: it says nothing, and goes on saying nothing.
+    let nothing = json!({"life_cycle_state": "TERMINATED", "result_state": ["SUCCESS", huge]});
+    for (state, status) in [
+        (failed.clone(), client_error.clone()),
+        (failed, json!({"state": "TERMINATED"})),
+        (nothing.clone(), client_error),
+        (nothing, json!({"state": huge})),
+    ] {
+        let read = |value: &Value| to_raw_value(value).unwrap();
+        let meaning = meaning_of(Some(&read(&state)), Some(&read(&status)));
+        let run = known(&json!({"run_id": 7, "state": state, "status": status,
+            "run_page_url": huge, "repair_history":
+                [{"id": 0, "type": "ORIGINAL", "state": state, "status": status}]}));
+        assert_eq!(run.phase(None), Some(meaning.phase));
+        let facts = run.facts(None);
+        assert_eq!(facts.run_page_url, None);
+        let told = serde_json::to_vec(&json!([facts.state, facts.status])).unwrap();
+        assert!(told.len() < 8 << 10, "{}", told.len());
+        assert_eq!(facts.state.unwrap()["truncated"], true);
+        let item = run.history[0].state.as_ref().unwrap();
+        assert!(item.get().len() < 8 << 10);
+    }
+}

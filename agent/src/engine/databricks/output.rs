@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::client::Client;
-use super::cut::{Entry, bounded, shrink, size};
+use super::cut::{Entry, bounded, shrink};
 use super::error::CallError;
 use super::known::{Known, latest};
 use super::state::Phase;
@@ -17,6 +17,7 @@ use super::text;
 use super::watch::get_page;
 use super::wire::Task;
 use crate::engine::Ended;
+use crate::engine::trim::size;
 
 /// The longest text about an output that can't be had, in bytes.
 const REASON_BYTES: usize = 512;

@@ -8,7 +8,8 @@
 //! Success is what one of the two calls SUCCESS while the other does not say otherwise, and nothing
 //! else. Words that this version does not know never end a run by themselves.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 use sparkferry_shared::{ErrorClass, RunError};
 
 use super::text;
@@ -17,17 +18,18 @@ use crate::engine::{Ended, Failure};
 /// The older description.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct State {
-    #[serde(rename = "life_cycle_state")]
+    #[serde(rename = "life_cycle_state", default, deserialize_with = "word")]
     pub(super) life_cycle: Option<String>,
-    #[serde(rename = "result_state")]
+    #[serde(rename = "result_state", default, deserialize_with = "word")]
     pub(super) result: Option<String>,
-    #[serde(rename = "state_message")]
+    #[serde(rename = "state_message", default, deserialize_with = "message")]
     pub(super) message: Option<String>,
 }
 
 /// The newer description.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Status {
+    #[serde(default, deserialize_with = "word")]
     pub(super) state: Option<String>,
     pub(super) termination_details: Option<TerminationDetails>,
 }
@@ -35,10 +37,57 @@ pub(super) struct Status {
 /// How a run ended, in the newer description.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct TerminationDetails {
+    #[serde(default, deserialize_with = "word")]
     pub(super) code: Option<String>,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default, deserialize_with = "word")]
     pub(super) kind: Option<String>,
+    #[serde(default, deserialize_with = "message")]
     pub(super) message: Option<String>,
+}
+
+impl State {
+    /// As Databricks writes it, of a description that is too large to be kept.
+    pub(super) fn in_short(&self) -> Value {
+        json!({
+            "life_cycle_state": self.life_cycle,
+            "result_state": self.result,
+            "state_message": self.message,
+            "truncated": true,
+        })
+    }
+}
+
+impl Status {
+    /// As Databricks writes it, of a description that is too large to be kept.
+    pub(super) fn in_short(&self) -> Value {
+        let details = self.termination_details.as_ref().map(|details| {
+            json!({"code": details.code, "type": details.kind, "message": details.message})
+        });
+        json!({"state": self.state, "termination_details": details, "truncated": true})
+    }
+}
+
+/// The longest word that is kept, in bytes: several times the longest that is known.
+const WORD_BYTES: usize = 128;
+/// The longest message that is kept, in bytes.
+const MESSAGE_BYTES: usize = 2048;
+
+fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let word = Option::<String>::deserialize(deserializer)?;
+    Ok(word.map(|word| kept(word, WORD_BYTES)))
+}
+
+fn message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let message = Option::<String>::deserialize(deserializer)?;
+    Ok(message.map(|message| kept(message, MESSAGE_BYTES)))
+}
+
+fn kept(text: String, bytes: usize) -> String {
+    if text.len() <= bytes {
+        text
+    } else {
+        text::head(&text, bytes).to_owned()
+    }
 }
 
 /// What the two descriptions mean together.
@@ -220,9 +269,6 @@ fn by_state(state: &State) -> (Option<Verdict>, bool) {
     (Some(verdict), false)
 }
 
-/// The longest message that is kept, in bytes.
-const MESSAGE_BYTES: usize = 2048;
-
 fn ending(verdict: Verdict, state: &State, status: &Status) -> Ended {
     let details = status.termination_details.as_ref();
     let code = details
@@ -232,7 +278,7 @@ fn ending(verdict: Verdict, state: &State, status: &Status) -> Ended {
     let message = details
         .and_then(|details| known(details.message.as_ref()))
         .or(known(state.message.as_ref()))
-        .map(|message| text::head(message, MESSAGE_BYTES).to_owned());
+        .map(str::to_owned);
     let failure = |class| {
         let message = message.unwrap_or_else(|| match code {
             Some(code) => format!("the run ended as {code}"),

@@ -9,10 +9,11 @@ use lapin::{BasicProperties, Channel};
 use sparkferry_shared::Topology;
 use sparkferry_shared::topology::{DEAD_CONNECTION_HEADER, DEAD_ERROR_HEADER, DEAD_REASON_HEADER};
 
+use super::confirm::Published;
 use super::connect::short;
 use super::link::{Context, Link};
 use super::message;
-use super::publish::{Published, Publisher};
+use super::publish::Publisher;
 use crate::queue::{DeadLetter, QueueError, SettleDead};
 
 /// The dead letters, oldest first. Each is taken without being acknowledged, and all are given

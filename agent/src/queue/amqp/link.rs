@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::board::Board;
 use super::connect::{Broker, Pace};
 use super::declare::Declarer;
+use super::size::LargestMessage;
 use crate::observe::metrics;
 use crate::queue::QueueError;
 
@@ -67,6 +68,8 @@ pub(super) struct Live {
     pub(super) connection: Connection,
     /// Cancelled at its end.
     pub(super) dead: CancellationToken,
+    /// The largest message that may be published on it.
+    pub(super) largest: LargestMessage,
     _ends: DropGuard,
 }
 
@@ -83,6 +86,8 @@ impl Live {
 pub(super) struct Link {
     live: watch::Receiver<Option<Arc<Live>>>,
     blocked: watch::Receiver<bool>,
+    /// See [`Self::start_apart`].
+    pub(super) apart: bool,
 }
 
 impl Link {
@@ -93,16 +98,36 @@ impl Link {
         role: &'static str,
         first: Option<Connection>,
     ) -> Self {
+        Self::start_as(context, role, first, false)
+    }
+
+    /// The same for a connection that others must not suffer from: it declares nothing, and what is
+    /// wrong with it stands in the log alone, not in the health.
+    pub(super) fn start_apart(context: &Arc<Context>, role: &'static str) -> Self {
+        Self::start_as(context, role, None, true)
+    }
+
+    fn start_as(
+        context: &Arc<Context>,
+        role: &'static str,
+        first: Option<Connection>,
+        apart: bool,
+    ) -> Self {
         let (live_tx, live) = watch::channel(None);
         let (blocked_tx, blocked) = watch::channel(false);
         let keeper = Keeper {
             context: Arc::clone(context),
+            apart,
             role,
             live: live_tx,
             blocked: blocked_tx,
         };
         context.tasks.spawn(keeper.run(first));
-        Self { live, blocked }
+        Self {
+            live,
+            blocked,
+            apart,
+        }
     }
 
     /// The connection, as soon as there is one. Never returns after the shutdown.
@@ -144,6 +169,7 @@ pub(super) fn this_process() -> String {
 
 struct Keeper {
     context: Arc<Context>,
+    apart: bool,
     role: &'static str,
     live: watch::Sender<Option<Arc<Live>>>,
     blocked: watch::Sender<bool>,
@@ -190,24 +216,27 @@ impl Keeper {
             let name = connection_name(self.role, &context.client);
             context.broker.connect(&name).await?
         };
-        let ensuring = context.declarer.ensure(&context.broker, &connection);
-        let Ok(ensured) = timeout(DECLARE_LIMIT, ensuring).await else {
-            return Err(QueueError::Unreachable {
-                place: context.broker.place().to_owned(),
-                why: "it does not answer to declarations: has its cluster a majority?".into(),
-            });
-        };
-        ensured?;
+        if !self.apart {
+            let ensuring = context.declarer.ensure(&context.broker, &connection);
+            let Ok(ensured) = timeout(DECLARE_LIMIT, ensuring).await else {
+                return Err(QueueError::Unreachable {
+                    place: context.broker.place().to_owned(),
+                    why: "it does not answer to declarations: has its cluster a majority?".into(),
+                });
+            };
+            ensured?;
+        }
         let dead = CancellationToken::new();
         Ok(Arc::new(Live {
             connection,
+            largest: LargestMessage::unknown(),
             _ends: dead.clone().drop_guard(),
             dead,
         }))
     }
 
     fn came(&self, live: &Arc<Live>, before: bool) {
-        self.context.board.set(self.role, None);
+        self.tell(self.role, None);
         let place = self.context.broker.place();
         if before {
             metrics::queue_reconnected();
@@ -219,7 +248,7 @@ impl Keeper {
     }
 
     fn went(&self, why: &str, wait: Duration) {
-        if self.context.board.set(self.role, Some(why.to_owned())) {
+        if self.tell(self.role, Some(why.to_owned())) {
             tracing::warn!(
                 role = self.role,
                 "RabbitMQ can't be used, trying again: {why}"
@@ -238,10 +267,14 @@ impl Keeper {
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => self.block(Some(&reason)),
                     Some(Event::ConnectionUnblocked) => self.block(None),
-                    // A channel's errors come here too; who uses the channel sees them.
-                    Some(Event::Error(error)) => if !live.connection.status().connected() {
-                        break self.context.broker.error(&error).to_string();
-                    },
+                    // A channel's errors come here too; who uses the channel sees them, unless it
+                    // publishes without confirms: what is too large is learned here for it.
+                    Some(Event::Error(error)) => {
+                        live.largest.learn(&error);
+                        if !live.connection.status().connected() {
+                            break self.context.broker.error(&error).to_string();
+                        }
+                    }
                     Some(_) => {}
                     None => break self.closed(),
                 },
@@ -254,6 +287,11 @@ impl Keeper {
         self.live.send_replace(None);
         self.block(None);
         why
+    }
+
+    /// As [`Board::set`].
+    fn tell(&self, source: &str, trouble: Option<String>) -> bool {
+        !self.apart && self.context.board.set(source, trouble)
     }
 
     fn closed(&self) -> String {
@@ -269,7 +307,7 @@ impl Keeper {
         let trouble = reason.map(|reason| {
             format!("{place}: blocked, the broker takes no messages ({reason}); new work waits")
         });
-        let changed = self.context.board.set(&source, trouble.clone());
+        let changed = self.tell(&source, trouble.clone());
         self.blocked.send_replace(reason.is_some());
         match trouble {
             Some(trouble) if changed => tracing::warn!("{trouble}"),

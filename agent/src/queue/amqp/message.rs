@@ -14,7 +14,8 @@ use uuid::Uuid;
 use super::connect::short;
 use super::inspect::Fault;
 use super::publish::Message;
-use crate::queue::{Answer, Delivery, Lease, Outgoing, TraceContext};
+use super::trace;
+use crate::queue::{Answer, Delivery, Lease, Outgoing};
 
 pub(super) const TRACE_PARENT: &str = "traceparent";
 pub(super) const TRACE_STATE: &str = "tracestate";
@@ -23,6 +24,10 @@ pub(super) const LETTER_HEADER: &str = "x-sparkferry-letter";
 /// AMQP's delivery mode of messages that survive the broker's restart.
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
+/// The longest text of [`DEAD_ERROR_HEADER`]. With it the header of all that we publish stays far
+/// below the smallest frame that AMQP allows, 4096 bytes: all else in it are names and ids of at most
+/// 255 bytes each, and a trace context.
+const ERROR_BYTES: usize = 1024;
 
 /// What was delivered, as the port has it.
 pub(super) fn delivery(delivered: lapin::message::Delivery, lease: Lease) -> Delivery {
@@ -31,10 +36,10 @@ pub(super) fn delivery(delivered: lapin::message::Delivery, lease: Lease) -> Del
         message_id: text(properties.message_id().as_ref()),
         correlation_id: text(properties.correlation_id().as_ref()),
         reply_to: text(properties.reply_to().as_ref()),
-        trace: TraceContext {
-            parent: header(properties, TRACE_PARENT),
-            state: header(properties, TRACE_STATE),
-        },
+        trace: trace::context(
+            header(properties, TRACE_PARENT),
+            header(properties, TRACE_STATE),
+        ),
         unreadable: unreadable(properties),
         seen_before: delivered.redelivered,
         sent_at: sent_at(properties),
@@ -80,20 +85,31 @@ pub(super) fn bare_reply(reply_to: &str, correlation_id: Option<&str>, body: Byt
     }
 }
 
-/// A dead letter.
+/// A dead letter. Of a body that is larger than the broker takes (`max`) the beginning stays.
 pub(super) fn dead_letter(
     topology: &Topology,
     delivery: &Delivery,
     connection: Option<&str>,
     why: &Unreadable,
+    max: Option<usize>,
 ) -> Message {
+    let size = delivery.body.len();
+    let kept = max.unwrap_or(size).min(size);
+    let mut error = why.to_string();
+    error.truncate(error.floor_char_boundary(ERROR_BYTES));
+    if kept < size {
+        error = format!(
+            "{error}; of its {size} bytes these are the first {kept}, which is what the broker \
+             takes (max_message_size)"
+        );
+    }
     let mut headers = FieldTable::default();
     let mut header = |name: &str, value: &str| {
         headers.insert(short(name), AMQPValue::LongString(value.into()));
     };
     header(LETTER_HEADER, &Uuid::now_v7().to_string());
     header(DEAD_REASON_HEADER, why.reason());
-    header(DEAD_ERROR_HEADER, &why.to_string());
+    header(DEAD_ERROR_HEADER, &error);
     if let Some(connection) = connection {
         header(DEAD_CONNECTION_HEADER, connection);
     }
@@ -114,7 +130,7 @@ pub(super) fn dead_letter(
         exchange: short(&topology.dead_exchange()),
         routing_key: short(""),
         properties,
-        body: delivery.body.clone(),
+        body: delivery.body.slice(..kept),
     }
 }
 

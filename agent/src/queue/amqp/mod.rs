@@ -11,9 +11,12 @@
 //! | `privilege` | the same for an operator who gives everybody only what they need |
 //! | `consume` | deliveries, one task for each channel |
 //! | `ack` | settling deliveries: few frames for many acknowledgements |
-//! | `publish` | confirmed publishing, many messages at a time |
+//! | `publish`, `confirm` | confirmed publishing, many messages at a time, and what became of each |
+//! | `held` | publishing for as long as a lease is held |
+//! | `replies` | results for the queues that producers name |
+//! | `size` | the largest message that the broker takes |
 //! | `control` | cancels, from the stream |
-//! | `message` | AMQP messages and what the port makes of them |
+//! | `message`, `trace` | AMQP messages and what the port makes of them |
 //! | `board` | what is wrong, as one health |
 //! | `producer`, `listen`, `dead` | the producer's side |
 //! | [`check`] | what `sparkferry check` asks |
@@ -25,12 +28,14 @@
 mod ack;
 mod board;
 mod check;
+mod confirm;
 mod connect;
 mod consume;
 mod control;
 mod dead;
 mod declare;
 mod door;
+mod held;
 mod inspect;
 mod link;
 mod listen;
@@ -38,10 +43,13 @@ mod message;
 mod privilege;
 mod producer;
 mod publish;
+mod replies;
+mod size;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod topology;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,17 +60,21 @@ use futures_util::future::join_all;
 use sparkferry_shared::decode::Unreadable;
 use sparkferry_shared::{Event, Topology};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::ack::Slots;
-use self::connect::{Broker, Pace};
+use self::connect::Broker;
 use self::consume::{Outlet, Taker};
 use self::declare::Declarer;
 use self::link::{Context, Link};
-use self::publish::{Confirms, Message, Published, Publisher};
-use super::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, QueueError, SentCancel};
+use self::publish::{Confirms, Publisher};
+use self::replies::Replies;
+use super::{
+    Answer, Delivery, Health, Lease, LeaseLost, NotPublished, Outgoing, Queue, QueueError,
+    SentCancel,
+};
 use crate::config::{BrokerUrl, QueueSettings};
 use crate::observe::metrics;
 
@@ -76,8 +88,9 @@ pub use topology::definitions;
 
 /// Deliveries on their way to the worker; the others wait in lapin's buffer and at the broker.
 const ON_THEIR_WAY: usize = 64;
-/// How long a reply may take. It never holds up the result.
-const REPLY_LIMIT: Duration = Duration::from_secs(5);
+/// The largest event that is sent, in bytes: every broker takes as much, unless it is told otherwise,
+/// and nothing in an event that is of use is as large.
+const EVENT_BYTES: usize = 1024 * 1024;
 /// How long closing may take. What is not given back by then, the broker takes back by itself.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 /// How long the end of subscriptions may take.
@@ -91,7 +104,7 @@ pub struct AmqpQueue {
     slots: Arc<Slots>,
     results: Publisher,
     buried: Publisher,
-    replies: Publisher,
+    replies: Replies,
     events: Publisher,
     stopping: CancellationToken,
     closing: CancellationToken,
@@ -127,7 +140,7 @@ impl AmqpQueue {
         Ok(Arc::new(Self {
             results: publisher("results", Confirms::Yes),
             buried: publisher("dead letters", Confirms::Yes),
-            replies: publisher("replies", Confirms::Yes),
+            replies: Replies::new(&context, &publishing),
             events: publisher("events", Confirms::No),
             slots: Arc::default(),
             stopping: CancellationToken::new(),
@@ -140,95 +153,11 @@ impl AmqpQueue {
             context,
         }))
     }
-
-    /// Publishes until the broker has it, for as long as one of the leases is held.
-    async fn publish_while_held<'a>(
-        &self,
-        publisher: &Publisher,
-        purpose: &str,
-        leases: impl Iterator<Item = &'a Lease>,
-        message: impl Fn() -> Message,
-    ) -> Result<(), LeaseLost> {
-        let mut troubled = None;
-        let ended = tokio::select! {
-            biased;
-            () = all_lost(leases) => Err(LeaseLost),
-            () = self.publish_until_taken(publisher, purpose, message, &mut troubled) => Ok(()),
-        };
-        if let Some(source) = troubled
-            && self.context.board.set(&source, None)
-            && ended.is_ok()
-        {
-            tracing::info!("{source}: taken again");
-        }
-        ended
-    }
-
-    /// `troubled` becomes the source of the trouble that this has put on the board, if any.
-    async fn publish_until_taken(
-        &self,
-        publisher: &Publisher,
-        purpose: &str,
-        message: impl Fn() -> Message,
-        troubled: &mut Option<String>,
-    ) {
-        let mut pace = Pace::new();
-        loop {
-            pace.begin();
-            let next = message();
-            let key = next.routing_key.clone();
-            let trouble = match publisher.publish(next).await {
-                Published::Confirmed => return,
-                Published::Returned => {
-                    "route nowhere: no queue is bound to their exchange for this key"
-                }
-                Published::Refused => {
-                    "are refused: a queue that is bound for this key is full or has failed"
-                }
-                Published::Unknown(why) | Published::Forbidden(why) => {
-                    // The publisher itself tells people.
-                    tracing::debug!("{purpose} published again: {why}");
-                    sleep(pace.next_wait()).await;
-                    continue;
-                }
-            };
-            let source = format!("{purpose} ({key})");
-            let trouble = format!("{source} {trouble}");
-            if self.context.board.set(&source, Some(trouble.clone())) {
-                tracing::warn!("{trouble}; trying again");
-            }
-            *troubled = Some(source);
-            sleep(pace.next_wait()).await;
-        }
-    }
-
-    async fn send_reply(&self, reply_to: &str, message: impl Fn() -> Message) {
-        let sending = async {
-            loop {
-                match self.replies.publish(message()).await {
-                    Published::Unknown(why) => tracing::debug!(reply_to, "reply repeated: {why}"),
-                    published => return published,
-                }
-            }
-        };
-        match timeout(REPLY_LIMIT, sending).await {
-            Ok(Published::Confirmed) => {}
-            Ok(published) => tracing::debug!(reply_to, ?published, "the reply was not taken"),
-            Err(_) => tracing::debug!(reply_to, "the reply was given up"),
-        }
-    }
 }
 
-/// What the two connections are for, in the log and to the broker's operator.
+/// What these connections are for, in the log and to the broker's operator.
 const RECEIVING: &str = "worker, receiving";
 const PUBLISHING: &str = "worker, publishing";
-
-/// Returns when none of the leases is held any more.
-async fn all_lost<'a>(leases: impl Iterator<Item = &'a Lease>) {
-    for lease in leases {
-        lease.lost.cancelled().await;
-    }
-}
 
 #[async_trait]
 impl Queue for AmqpQueue {
@@ -258,20 +187,20 @@ impl Queue for AmqpQueue {
         control::read(&self.context, &self.receiving).await
     }
 
-    async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+    async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), NotPublished> {
         self.announce(leases, result).await?;
         let mut settled = false;
         for answer in leases {
             settled |= self.slots.ack(&answer.lease);
         }
-        settled.then_some(()).ok_or(LeaseLost)
+        settled.then_some(()).ok_or(NotPublished::LeaseLost)
     }
 
-    async fn announce(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+    async fn announce(&self, leases: &[Answer], result: &Outgoing) -> Result<(), NotPublished> {
         let unheard: Vec<&Answer> = leases.iter().filter(|answer| !answer.announced).collect();
         let Some(first) = unheard.first() else {
             return if leases.is_empty() {
-                Err(LeaseLost)
+                Err(NotPublished::LeaseLost)
             } else {
                 Ok(())
             };
@@ -280,8 +209,7 @@ impl Queue for AmqpQueue {
         let held = leases.iter().map(|answer| &answer.lease);
         let topology = self.context.declarer.topology();
         let message = || message::result(topology, result, first);
-        self.publish_while_held(&self.results, "results", held, message)
-            .await?;
+        held::publish(&self.context, &self.results, "results", held, message).await?;
         metrics::publish_confirmed(began.elapsed());
 
         let mut told: Vec<&str> = Vec::new();
@@ -292,7 +220,8 @@ impl Queue for AmqpQueue {
             new.then_some((queue, answer))
         });
         let replies = asked.map(|(queue, answer)| {
-            self.send_reply(queue, move || message::reply(result, answer, queue))
+            let message = move || message::reply(result, answer, queue);
+            self.replies.send(queue, message)
         });
         join_all(replies).await;
         Ok(())
@@ -305,21 +234,29 @@ impl Queue for AmqpQueue {
     async fn bury(&self, delivery: &Delivery, why: &Unreadable) -> Result<(), LeaseLost> {
         let topology = self.context.declarer.topology();
         let connection = self.slots.connection(&delivery.lease);
-        let message = || message::dead_letter(topology, delivery, connection.as_deref(), why);
-        let lease = std::iter::once(&delivery.lease);
-        self.publish_while_held(&self.buried, "dead letters", lease, message)
-            .await?;
+        let (connection, mut max) = (connection.as_deref(), None);
+        loop {
+            let message = || message::dead_letter(topology, delivery, connection, why, max);
+            let lease = std::iter::once(&delivery.lease);
+            let letters = &self.buried;
+            match held::publish(&self.context, letters, "dead letters", lease, message).await {
+                Ok(()) => break,
+                Err(NotPublished::LeaseLost) => return Err(LeaseLost),
+                Err(NotPublished::TooLarge { max: told }) => max = Some(told),
+            }
+        }
         let settled = self.slots.ack(&delivery.lease);
         settled.then_some(()).ok_or(LeaseLost)
     }
 
     async fn reply(&self, reply_to: &str, correlation_id: Option<&str>, body: Bytes) {
         let message = || message::bare_reply(reply_to, correlation_id, body.clone());
-        self.send_reply(reply_to, message).await;
+        self.replies.send(reply_to, message).await;
     }
 
     fn tell(&self, event: Event) {
-        let message = message::event(self.context.declarer.topology(), &event);
+        let message = message::event(self.context.declarer.topology(), &event)
+            .filter(|message| message.body.len() <= EVENT_BYTES);
         if !message.is_some_and(|message| self.events.try_publish(message)) {
             metrics::event_dropped();
         }
@@ -350,12 +287,13 @@ impl Queue for AmqpQueue {
             self.takers.close();
             self.takers.wait().await;
             let (receiving, publishing) = (self.receiving.now(), self.publishing.now());
+            let replying = self.replies.now();
             if publishing.is_some() {
                 self.events.flushed().await;
             }
             // First: nobody is to be told of an end that is our own doing.
             self.context.shutdown.cancel();
-            for live in [receiving, publishing].into_iter().flatten() {
+            for live in [receiving, publishing, replying].into_iter().flatten() {
                 if let Err(error) = live.connection.close(200, connect::short("closing")).await {
                     tracing::debug!("the connection had ended already: {error}");
                 }

@@ -10,10 +10,11 @@ use sparkferry_shared::{Cancel, Id, Topology};
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use super::confirm::Published;
 use super::connect::{Broker, Pace, short};
 use super::declare::{Declarer, LEFT_DELETED};
 use super::link::{Context, Link, connection_name, this_process};
-use super::publish::{Confirms, Message, Published, Publisher};
+use super::publish::{Confirms, Message, Publisher};
 use super::{dead, listen, message};
 use crate::config::BrokerUrl;
 use crate::queue::{DeadLetter, Listen, News, Producer, QueueError, SettleDead};
@@ -142,18 +143,33 @@ impl AmqpProducer {
         }
     }
 
-    fn judge(&self, published: &Published, what: &str, nowhere: &str) -> Result<(), QueueError> {
+    /// Says it of `what`, which went to `place`, in words.
+    fn judge(
+        &self,
+        published: &Published,
+        (what, body): (&str, &[u8]),
+        place: &str,
+        nowhere: &str,
+    ) -> Result<(), QueueError> {
         let refused = |why| QueueError::Refused {
             place: self.context.broker.place().to_owned(),
             why,
         };
         match published {
             Published::Returned => Err(refused(nowhere.to_owned())),
-            Published::Refused => Err(refused(format!("{what} is full, or has failed"))),
+            Published::Refused => Err(refused(format!("{place} is full, or has failed"))),
             Published::Forbidden(why) => Err(refused(format!(
                 "user {:?} lacks a permission ({why})",
                 self.context.broker.user()
             ))),
+            Published::TooLarge { max } => Err(QueueError::TooLarge {
+                place: self.context.broker.place().to_owned(),
+                why: format!(
+                    "{what} of {} bytes is larger than the broker takes (max_message_size {max}): \
+                     make it smaller, or have the broker's limit raised",
+                    body.len()
+                ),
+            }),
             Published::Confirmed | Published::Unknown(_) => Ok(()),
         }
     }
@@ -186,6 +202,7 @@ impl Producer for AmqpProducer {
         let queue = topology.requests_queue(connection);
         let judged = self.judge(
             &published,
+            (&format!("the request `{id}`"), &body),
             &format!("the queue `{queue}`"),
             &format!(
                 "no queue for connection `{connection}`: start a worker that has it once, or \
@@ -204,6 +221,7 @@ impl Producer for AmqpProducer {
         let published = self.send(false, message).await;
         self.judge(
             &published,
+            ("the cancel", &message(None).body),
             "the control stream",
             "no worker and no queue would get the cancel: the control exchange has no binding",
         )

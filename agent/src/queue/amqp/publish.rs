@@ -1,27 +1,24 @@
 //! Publishing with confirms, many at a time.
 //!
-//! One task owns the channel. That is what makes the confirms exact: lapin hands a returned
-//! (unroutable) message to whichever confirm comes next, so a confirm is believed only after all
-//! that arrived before it have been looked at.
+//! One task owns the channel: that is what makes the confirms exact. What is larger than the broker
+//! takes is not sent, once that is known.
 
 use std::collections::HashSet;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
+use lapin::{BasicProperties, Channel};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
+use super::confirm::{Outcome, Published, all_ready, judge, returned_mark};
 use super::connect::Pace;
 use super::link::{Context, Link, Live};
-use super::message;
+use super::{message, size};
+use crate::observe::metrics;
 
 /// Messages that wait for their turn; more wait at the sender.
 const WAITING: usize = 1024;
@@ -38,21 +35,6 @@ pub(super) struct Message {
     pub(super) properties: BasicProperties,
     /// Its body.
     pub(super) body: Bytes,
-}
-
-/// How publishing ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Published {
-    /// The broker has it.
-    Confirmed,
-    /// No queue is bound for it.
-    Returned,
-    /// A queue refuses it, because it is full or has failed.
-    Refused,
-    /// The user may not publish to this exchange, or not under this key.
-    Forbidden(String),
-    /// The channel ended before the broker said anything: it may have it or not.
-    Unknown(String),
 }
 
 enum Job {
@@ -129,15 +111,6 @@ struct Desk {
     confirms: Confirms,
 }
 
-/// What came of one message, and who asks.
-struct Outcome {
-    mark: Option<ShortString>,
-    exchange: ShortString,
-    routing_key: ShortString,
-    confirmed: lapin::Result<Confirmation>,
-    done: Option<oneshot::Sender<Published>>,
-}
-
 impl Desk {
     async fn run(self, mut jobs: mpsc::Receiver<Job>) {
         let mut pace = Pace::new();
@@ -147,6 +120,7 @@ impl Desk {
                 live = self.link.live() => live,
             };
             pace.begin();
+            let largest = live.largest.now();
             let why = tokio::select! {
                 () = self.context.shutdown.cancelled() => return,
                 () = live.dead.cancelled() => None,
@@ -154,6 +128,15 @@ impl Desk {
             };
             if !live.is_over() {
                 let Some(why) = why else { return };
+                // Without confirms the error itself does not tell it.
+                if size::told_by(&why).is_some() || live.largest.now() != largest {
+                    let (purpose, max) = (self.purpose, live.largest.now());
+                    tracing::warn!(
+                        "publishing {purpose}: a message was larger than the broker takes \
+                         (max_message_size {max}); from now on they are measured"
+                    );
+                    continue;
+                }
                 self.trouble(Some(self.context.broker.error(&why).to_string()));
                 tokio::select! {
                     () = self.context.shutdown.cancelled() => return,
@@ -166,6 +149,9 @@ impl Desk {
 
     /// What a channel died of may be an exchange that somebody deleted.
     async fn repair(&self, live: &Live) {
+        if self.link.apart {
+            return;
+        }
         let context = &self.context;
         let ensured = context.declarer.ensure(&context.broker, &live.connection);
         if let Err(error) = ensured.await {
@@ -174,7 +160,7 @@ impl Desk {
     }
 
     fn trouble(&self, why: Option<String>) {
-        if self.context.board.set(self.purpose, why.clone()) {
+        if !self.link.apart && self.context.board.set(self.purpose, why.clone()) {
             if let Some(why) = why {
                 tracing::warn!("publishing {} fails: {why}", self.purpose);
             } else {
@@ -203,6 +189,7 @@ impl Desk {
             tokio::select! {
                 outcomes = all_ready(&mut under_way), if !under_way.is_empty() => {
                     if let Some(error) = self.settle(outcomes, &mut returned) {
+                        live.largest.learn(&error);
                         return Some(error);
                     }
                 }
@@ -212,7 +199,10 @@ impl Desk {
                     // Nobody waits for it any more: its lease is lost.
                     Some(Job::Send(_, Some(done))) if done.is_closed() => {}
                     Some(Job::Send(message, done)) => {
-                        under_way.push(self.send(&channel, message, done));
+                        match live.largest.exceeded_by(message.body.len()) {
+                            Some(max) => too_large(max, done),
+                            None => under_way.push(self.send(&channel, message, done)),
+                        }
                     }
                 },
             }
@@ -257,6 +247,7 @@ impl Desk {
                 mark,
                 exchange,
                 routing_key,
+                size: message.body.len(),
                 confirmed,
                 done,
             }
@@ -290,105 +281,11 @@ impl Desk {
     }
 }
 
-/// What became of a message, `returned` being the marks of all that came back so far.
-fn judge(outcome: &Outcome, returned: &mut HashSet<ShortString>) -> Published {
-    let mark = outcome.mark.as_ref();
-    match &outcome.confirmed {
-        Ok(_) if mark.is_some_and(|mark| returned.remove(mark)) => Published::Returned,
-        Ok(Confirmation::Ack(_) | Confirmation::NotRequested) => Published::Confirmed,
-        Ok(Confirmation::Nack(_)) => Published::Refused,
-        Err(error) if forbids(error, outcome) => Published::Forbidden(error.to_string()),
-        Err(error) => Published::Unknown(error.to_string()),
-    }
-}
-
-/// Whether the channel ended because of this very message. All that were under way with it see the
-/// same error, and only its text tells whose it is.
-fn forbids(error: &lapin::Error, outcome: &Outcome) -> bool {
-    let ErrorKind::ProtocolError(amqp) = error.kind() else {
-        return false;
-    };
-    let text = amqp.get_message().as_str();
-    let key = format!("topic '{}'", outcome.routing_key);
-    let exchange = match outcome.exchange.as_str() {
-        "" => "amq.default",
-        named => named,
-    };
-    *amqp.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
-        && text.contains(&format!("exchange '{exchange}'"))
-        && (text.contains(&key) || !text.contains("topic '"))
-}
-
-/// The mark of the message that came back with a confirm, which need not be the confirmed one.
-fn returned_mark(outcome: &Outcome) -> Option<ShortString> {
-    match outcome.confirmed.as_ref().ok()? {
-        Confirmation::Ack(message) | Confirmation::Nack(message) => {
-            message::mark(&message.as_ref()?.properties)
-        }
-        Confirmation::NotRequested => None,
-    }
-}
-
-/// Waits until something is ready, then takes all that is: a message whose return was mistaken for
-/// another one's is so always in the same batch as that other one, or in a later one.
-async fn all_ready<F: Future>(under_way: &mut FuturesUnordered<F>) -> Vec<F::Output> {
-    let mut outcomes = Vec::new();
-    std::future::poll_fn(|cx| {
-        loop {
-            match Pin::new(&mut *under_way).poll_next(cx) {
-                Poll::Ready(Some(outcome)) => outcomes.push(outcome),
-                Poll::Pending if outcomes.is_empty() => return Poll::Pending,
-                Poll::Ready(None) | Poll::Pending => return Poll::Ready(()),
-            }
-        }
-    })
-    .await;
-    outcomes
-}
-
-#[cfg(test)]
-mod tests {
-    use lapin::message::{BasicReturnMessage, Delivery};
-
-    use super::super::connect::short;
-    use super::*;
-
-    fn outcome(mark: &str, came_with: Option<&str>) -> Outcome {
-        let returned = came_with.map(|mark| {
-            let mut delivery = Delivery::mock(0, short(""), short(""), false, Vec::new());
-            delivery.properties = BasicProperties::default().with_message_id(short(mark));
-            BasicReturnMessage {
-                delivery,
-                reply_code: 312,
-                reply_text: short("NO_ROUTE"),
-            }
-        });
-        Outcome {
-            mark: Some(short(mark)),
-            exchange: short("requests"),
-            routing_key: short("prod"),
-            confirmed: Ok(Confirmation::Ack(returned)),
-            done: None,
-        }
-    }
-
-    #[test]
-    fn a_return_counts_for_the_message_that_came_back() {
-        let mut returned = HashSet::new();
-        let mut judged = |outcomes: &[Outcome]| -> Vec<Published> {
-            returned.extend(outcomes.iter().filter_map(returned_mark));
-            let judged = outcomes.iter().map(|one| judge(one, &mut returned));
-            judged.collect()
-        };
-        // The confirm of `a` brought what came back of `b`, in whichever order they are looked at.
-        let (a, b) = (outcome("a", Some("b")), outcome("b", None));
-        let (came, went) = (Published::Confirmed, Published::Returned);
-        assert_eq!(judged(&[b, a]), [went.clone(), came.clone()]);
-        // Or a batch later.
-        let mut judged_alone = |one| judged(&[one]).remove(0);
-        assert_eq!(judged_alone(outcome("a", Some("b"))), came);
-        assert_eq!(judged_alone(outcome("b", None)), went);
-        // Published again, and taken.
-        assert_eq!(judged_alone(outcome("b", None)), came);
+/// Nothing is sent of a message that is too large. What nobody waits for is an event.
+fn too_large(max: usize, done: Option<oneshot::Sender<Published>>) {
+    match done {
+        // An error means that the asker has stopped waiting.
+        Some(done) => drop(done.send(Published::TooLarge { max })),
+        None => metrics::event_dropped(),
     }
 }

@@ -4,6 +4,7 @@
 mod faults;
 mod names;
 mod settling;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use super::connect::{Broker, short};
 use super::{AmqpProducer, AmqpQueue};
 use crate::config::{BrokerUrl, QueuePlace, QueueSettings};
 use crate::queue::conformance::Harness;
-use crate::queue::{Answer, Delivery, LeaseLost, Outgoing, Producer, Queue};
+use crate::queue::{Answer, Delivery, NotPublished, Outgoing, Producer, Queue, TraceContext};
 
 /// How long a story waits for what must happen: a frozen broker is noticed in two heartbeats, and
 /// a machine that runs all stories at once is slow.
@@ -184,6 +185,7 @@ fn success(connection: &str, delivery: &Delivery) -> Outgoing {
         finished_at: Timestamp::now(),
         worker: "tester".to_owned(),
         redelivered: delivery.seen_before,
+        truncated: false,
     };
     Outgoing {
         message_id: Uuid::new_v5(&Uuid::NAMESPACE_URL, id.as_str().as_bytes()),
@@ -194,7 +196,11 @@ fn success(connection: &str, delivery: &Delivery) -> Outgoing {
     }
 }
 
-async fn finish(queue: &AmqpQueue, connection: &str, delivery: &Delivery) -> Result<(), LeaseLost> {
+async fn finish(
+    queue: &AmqpQueue,
+    connection: &str,
+    delivery: &Delivery,
+) -> Result<(), NotPublished> {
     let result = success(connection, delivery);
     queue.finish(&[answer(delivery)], &result).await
 }

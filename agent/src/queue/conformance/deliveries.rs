@@ -9,7 +9,7 @@ use super::{
     AT_ONCE, Delivery, Harness, PATIENCE, Producer, Queue, answer, body, finish, id, next,
     nothing_is_left, submit, success, within,
 };
-use crate::queue::LeaseLost;
+use crate::queue::NotPublished;
 
 /// A request arrives with its body and its id, and while it is held nobody else gets it.
 pub async fn a_request_is_delivered_once_while_it_is_held<H: Harness>(harness: &H) {
@@ -126,7 +126,7 @@ pub async fn a_worker_that_lost_its_leases_notices_and_goes_on<H: Harness>(harne
     let answers = [answer(&before)];
     let late = success(connection, &id("lost"));
     let late = within(AT_ONCE, "LeaseLost", severed.finish(&answers, &late)).await;
-    assert_eq!(late, Err(LeaseLost));
+    assert_eq!(late, Err(NotPublished::LeaseLost));
     // Nor does handing back what is not ours take it from whoever has it.
     severed.hand_back(&before.lease).await;
 

@@ -9,7 +9,7 @@ use super::{
     AT_ONCE, Harness, PATIENCE, Producer, Queue, answer, finish, id, next, next_result,
     nothing_is_left, submit, success, within,
 };
-use crate::queue::{LeaseLost, Listen, SettleDead};
+use crate::queue::{Listen, NotPublished, SettleDead};
 
 /// The producer hears the result, and the request is delivered to nobody again.
 pub async fn a_finished_request_is_gone_and_its_result_heard<H: Harness>(harness: &H) {
@@ -82,7 +82,7 @@ pub async fn what_is_announced_is_heard_and_stays_on_loan<H: Harness>(harness: &
     first.close().await;
     let late = first.announce(&answers, &early);
     let late = within(AT_ONCE, "announcing", late).await;
-    assert_eq!(late, Err(LeaseLost), "it is another worker's");
+    assert_eq!(late, Err(NotPublished::LeaseLost), "it is another worker's");
 
     let second = harness.worker().await;
     let mut deliveries = second.consume(connection, 10).await;

@@ -50,7 +50,10 @@ use self::bell::Bell;
 use self::database::Database;
 use self::desk::{Command, Consumer, Desk, Setup, What, Write};
 use self::presence::Presence;
-use super::{Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, QueueError, SentCancel};
+use super::{
+    Answer, Delivery, Health, Lease, LeaseLost, NotPublished, Outgoing, Queue, QueueError,
+    SentCancel,
+};
 use crate::observe::metrics;
 
 pub use producer::SqliteProducer;
@@ -128,11 +131,11 @@ impl SqliteQueue {
         }))
     }
 
-    async fn publish(&self, leases: &[Answer], what: What) -> Result<(), LeaseLost> {
+    async fn publish(&self, leases: &[Answer], what: What) -> Result<(), NotPublished> {
         let started = Instant::now();
         let leases = leases.iter().map(|answer| names(&answer.lease)).collect();
         if !self.settle(leases, what).await {
-            return Err(LeaseLost);
+            return Err(NotPublished::LeaseLost);
         }
         metrics::publish_confirmed(started.elapsed());
         Ok(())
@@ -205,11 +208,11 @@ impl Queue for SqliteQueue {
         receiver
     }
 
-    async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+    async fn finish(&self, leases: &[Answer], result: &Outgoing) -> Result<(), NotPublished> {
         self.publish(leases, What::Finish(result.clone())).await
     }
 
-    async fn announce(&self, leases: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+    async fn announce(&self, leases: &[Answer], result: &Outgoing) -> Result<(), NotPublished> {
         self.publish(leases, What::Announce(result.clone())).await
     }
 

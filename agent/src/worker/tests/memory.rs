@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::CONNECTION;
 use crate::queue::{
-    Answer, Delivery, Health, Lease, LeaseLost, Outgoing, Queue, SentCancel, TraceContext,
+    Answer, Delivery, Health, Lease, LeaseLost, NotPublished, Outgoing, Queue, SentCancel,
+    TraceContext,
 };
 
 /// A message as the queue keeps it.
@@ -86,6 +87,8 @@ pub(super) struct MemoryQueue {
     pub(super) panics_after: AtomicUsize,
     pub(super) buried: AtomicUsize,
     pub(super) replied: AtomicUsize,
+    /// The largest result that it takes.
+    pub(super) largest: AtomicUsize,
     pub(super) handed_back: Mutex<Vec<Instant>>,
     pub(super) hold_limit: Option<Duration>,
     listener: Mutex<Option<mpsc::Sender<SentCancel>>>,
@@ -106,12 +109,21 @@ impl MemoryQueue {
             panics_after: AtomicUsize::new(0),
             buried: AtomicUsize::new(0),
             replied: AtomicUsize::new(0),
+            largest: AtomicUsize::new(usize::MAX),
             handed_back: Mutex::default(),
             hold_limit,
             listener: Mutex::default(),
             health: watch::Sender::default(),
         };
         (Arc::new(queue), told)
+    }
+
+    fn measure(&self, result: &Outgoing) -> Result<(), NotPublished> {
+        let max = self.largest.load(Ordering::Relaxed);
+        if result.body.len() > max {
+            return Err(NotPublished::TooLarge { max });
+        }
+        Ok(())
     }
 
     pub(super) fn put(&self, message: Message) {
@@ -246,12 +258,13 @@ impl Queue for MemoryQueue {
         cancels
     }
 
-    async fn finish(&self, answers: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+    async fn finish(&self, answers: &[Answer], result: &Outgoing) -> Result<(), NotPublished> {
         assert!(!take_one(&self.panics_before), "a bug before publishing");
         let held = |answer: &&Answer| !answer.lease.lost.is_cancelled();
         if !answers.iter().any(|answer| held(&answer)) {
-            return Err(LeaseLost);
+            return Err(NotPublished::LeaseLost);
         }
+        self.measure(result)?;
         if !answers.iter().all(|answer| answer.announced) {
             self.results.send(result.clone()).unwrap();
         }
@@ -262,13 +275,14 @@ impl Queue for MemoryQueue {
         Ok(())
     }
 
-    async fn announce(&self, answers: &[Answer], result: &Outgoing) -> Result<(), LeaseLost> {
+    async fn announce(&self, answers: &[Answer], result: &Outgoing) -> Result<(), NotPublished> {
         if answers
             .iter()
             .all(|answer| answer.lease.lost.is_cancelled())
         {
-            return Err(LeaseLost);
+            return Err(NotPublished::LeaseLost);
         }
+        self.measure(result)?;
         self.results.send(result.clone()).unwrap();
         Ok(())
     }

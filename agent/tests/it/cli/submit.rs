@@ -124,6 +124,7 @@ async fn answer_all(queue: Arc<SqliteQueue>, connection: &str) {
             finished_at: delivery.received_at,
             worker: "w".to_owned(),
             redelivered: false,
+            truncated: false,
         };
         let outgoing = Outgoing {
             message_id: Names::new("sparkferry", connection, request.id.as_str()).result(),

@@ -35,7 +35,7 @@ async fn on<T: Send + 'static>(
     acting.await.expect("the node does as it is told")
 }
 
-async fn a_node(settings: &'static str) -> (BrokerNode, Namespace) {
+pub(super) async fn a_node(settings: &'static str) -> (BrokerNode, Namespace) {
     let starting = tokio::task::spawn_blocking(move || node(settings));
     starting.await.expect("a node starts")
 }

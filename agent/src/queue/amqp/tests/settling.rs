@@ -13,8 +13,9 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use super::{Namespace, finish, next, short, soon, submit, url, well};
 use crate::queue::Queue;
+use crate::queue::amqp::confirm::Published;
 use crate::queue::amqp::message;
-use crate::queue::amqp::publish::{Message, Published};
+use crate::queue::amqp::publish::Message;
 
 #[tokio::test]
 async fn a_result_looks_as_the_contract_says() {
