@@ -184,12 +184,12 @@ mod tests {
     #[test]
     fn of_a_huge_state_the_facts_stay() {
         let mut state = json!({"life_cycle_state": "TERMINATED", "result_state": "SUCCESS",
-            "state_message": "m".repeat(7 << 20)});
+            "state_message": "m".repeat(1 << 20)});
         let whole = state.clone();
         let kept = trim(state.clone(), 2048);
         assert_eq!(kept["result_state"], "SUCCESS");
         assert!(kept["state_message"].as_str().unwrap().len() >= 1024);
-        for n in 0..10_000 {
+        for n in 0..500 {
             state[format!("a{n}").repeat(100)] = json!({"deep": [[["m".repeat(1000)]]]});
         }
         for state in [state, whole] {
