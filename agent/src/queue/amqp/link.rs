@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::board::Board;
 use super::connect::{Broker, Pace};
 use super::declare::Declarer;
+use super::version::Version;
 use crate::observe::metrics;
 use crate::queue::QueueError;
 
@@ -65,6 +66,8 @@ impl Context {
 pub(super) struct Live {
     /// The connection.
     pub(super) connection: Connection,
+    /// The broker's version, where it told one.
+    pub(super) version: Option<Version>,
     /// Cancelled at its end.
     pub(super) dead: CancellationToken,
     _ends: DropGuard,
@@ -198,9 +201,11 @@ impl Keeper {
             });
         };
         ensured?;
+        let version = context.broker.version().await;
         let dead = CancellationToken::new();
         Ok(Arc::new(Live {
             connection,
+            version: version.and_then(|text| text.parse().ok()),
             _ends: dead.clone().drop_guard(),
             dead,
         }))

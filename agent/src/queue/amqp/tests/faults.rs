@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use self::broker::BrokerNode;
 use super::{Namespace, WORKER, finish, next, soon, submit, trouble, url, well};
 use crate::queue::amqp::connect::Broker;
-use crate::queue::amqp::declare::Declarer;
+use crate::queue::amqp::declare::{Declarer, Role};
 use crate::queue::amqp::{AmqpProducer, AmqpQueue, definitions};
 use crate::queue::{Listen, News, Producer, Queue};
 
@@ -155,7 +155,7 @@ async fn a_queue_that_is_deleted_and_made_anew_at_once_is_consumed_again() {
     let connected = broker.connect("sparkferry test, by hand").await;
     let by_hand = connected.expect("the broker is there");
     let channel = by_hand.create_channel().await.expect("a channel");
-    let declarer = Declarer::new(&namespace.topology, &[], true);
+    let declarer = Declarer::new(&namespace.topology, Role::Producer, true);
 
     finish(&queue, "prod", &before).await.expect("it is held");
 

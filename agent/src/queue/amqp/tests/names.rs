@@ -14,7 +14,8 @@ async fn what_the_operator_forgot_is_named() {
     let mut namespace = Namespace::new(url());
     namespace.declare = false;
     let queue = namespace.open();
-    let missing = namespace.topology.requests_exchange();
+    // What a worker uses; it publishes no requests.
+    let missing = namespace.topology.results_exchange();
     let told = trouble(&queue, &missing).await;
     assert!(told.contains("sparkferry topology"), "{told}");
 
@@ -38,6 +39,7 @@ async fn a_check_tells_the_version_and_the_user() {
     );
     assert!(line.contains("user \"guest\""), "{line}");
     assert!(!line.contains("guest:guest"), "{line}");
+    assert!(line.contains("consumer timeout: "), "{line}");
 }
 
 #[tokio::test]
