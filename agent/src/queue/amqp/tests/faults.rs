@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use self::broker::BrokerNode;
+pub(super) use self::broker::BrokerNode;
 use super::{Namespace, WORKER, finish, next, soon, submit, trouble, url, well};
 use crate::queue::amqp::connect::Broker;
 use crate::queue::amqp::declare::{Declarer, Role};
@@ -35,7 +35,7 @@ async fn on<T: Send + 'static>(
     acting.await.expect("the node does as it is told")
 }
 
-async fn a_node(settings: &'static str) -> (BrokerNode, Namespace) {
+pub(super) async fn a_node(settings: &'static str) -> (BrokerNode, Namespace) {
     let starting = tokio::task::spawn_blocking(move || node(settings));
     starting.await.expect("a node starts")
 }
@@ -120,24 +120,6 @@ async fn nothing_is_lost_when_the_broker_stops_dies_and_throws_everybody_out() {
     queue.close().await;
     worker.await.expect("the worker ends");
     producer.close().await;
-    drop(namespace);
-    drop(node);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_too_long_for_the_broker_it_comes_again() {
-    let (node, namespace) = a_node("consumer_timeout = 2000").await;
-    let queue = namespace.open();
-    let producer = namespace.connect().await;
-    let mut deliveries = queue.consume("prod", 10).await;
-    submit(&producer, "prod", "long").await;
-    let first = next(&mut deliveries).await;
-    soon("the lost token", first.lease.lost.cancelled()).await;
-    assert!(finish(&queue, "prod", &first).await.is_err());
-    let second = next(&mut deliveries).await;
-    assert!(second.seen_before);
-    finish(&queue, "prod", &second).await.expect("it is held");
-    queue.close().await;
     drop(namespace);
     drop(node);
 }
