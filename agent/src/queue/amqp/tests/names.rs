@@ -77,7 +77,7 @@ async fn an_operators_queue_is_used_as_it_is() {
         well(&queue).await;
         let producer = namespace.connect().await;
         let mut deliveries = queue.consume("prod", 10).await;
-        submit(&producer, "prod", "as it is").await;
+        submit(&producer, "prod", "as-it-is").await;
         let delivery = next(&mut deliveries).await;
         finish(&queue, "prod", &delivery).await.expect("it is held");
         queue.close().await;
