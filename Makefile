@@ -12,8 +12,9 @@ demo: ## queue, sandbox, worker and a few requests in one process (ARGS=--spark:
 	@cargo build --locked --bin sparkferry
 	@cargo run --locked --quiet --bin sparkferry -- demo $(ARGS)
 
-test: ## all tests, over a real RabbitMQ; brings what is missing
+test: ## all tests, over a real RabbitMQ; brings what is missing (TEST_RABBITMQ: on other versions, too)
 	@agent/tests/prepare.sh test
+	@agent/tests/rabbitmq/stories.sh $(TEST_RABBITMQ)
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo test --locked --workspace --doc && cargo nextest run --locked --workspace --no-fail-fast; \
 	else \

@@ -15,8 +15,11 @@
 # systemd-nspawn, cargo-deb, and a small Debian made by mmdebstrap (target/tmp/systemd-rootfs.tar);
 # and what builds and runs the container image and compose.yaml: podman and buildah.
 #
+# With TEST_RABBITMQ set to versions (`4.0 4.3`), `test` also brings each of those: a small Debian that has
+# it, made by mmdebstrap from the mirror that this machine's own packages come from, as root.
+#
 # Debian's packages come by apt-get, as root or by sudo. Everything else goes under target/tmp/:
-# python/ and sail/ (virtual environments), asyncapi/ and keda/ (npm).
+# python/ and sail/ (virtual environments), asyncapi/ and keda/ (npm), rabbitmq-VERSION/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -99,6 +102,47 @@ rabbitmq() {
   fail "RabbitMQ does not answer on 127.0.0.1:$BROKER_PORT after 90 s." \
     "Its log is in /var/log/rabbitmq/. Start it by hand, or run one from a container:" \
     "  docker run -d -p $BROKER_PORT:5672 rabbitmq:3"
+}
+
+# The mirror of Debian that this machine's packages come from.
+debian_mirror() {
+  apt-get indextargets --format '$(SITE)' 'Origin: Debian' 'Label: Debian' 'Created-By: Packages' | head -n 1
+}
+
+# rabbitmq_of_its_own VERSION: target/tmp/rabbitmq-VERSION/, root/ with a Debian that has this RabbitMQ, bin/
+# with scripts that run in it. (rabbitmq/in_its_tree.sh)
+rabbitmq_of_its_own() {
+  local version=$1 place=$tools/rabbitmq-$1 suite mirror found script
+  case $version in
+    4.0) suite=trixie ;;
+    *) suite=sid ;;
+  esac
+  if [ ! -d "$place/root" ]; then
+    command -v mmdebstrap >/dev/null || packages "nothing that makes a small Debian" mmdebstrap
+    mirror=$(debian_mirror)
+    if [ -z "$mirror" ]; then
+      apt-get update -qq >&2
+      mirror=$(debian_mirror)
+    fi
+    [ -n "$mirror" ] || fail "this machine's packages come from no mirror of Debian, as RabbitMQ $version would."
+    say "mmdebstrap $suite, for RabbitMQ $version (a minute or two, once)"
+    mkdir -p "$place/bin"
+    rm -rf --one-file-system "$place/new"
+    # What the mirror says of itself may be old, where it is a copy of a certain day.
+    mmdebstrap --quiet --variant=minbase --aptopt='Acquire::Check-Valid-Until "false"' \
+      --include=rabbitmq-server,ca-certificates "$suite" "$place/new" "$mirror" >&2 ||
+      fail "mmdebstrap could not make a Debian with RabbitMQ $version."
+    found=$(dpkg-query --admindir="$place/new/var/lib/dpkg" --show --showformat '${Version}' rabbitmq-server)
+    case $found in
+      "$version".*) ;;
+      *) fail "Debian's $suite has RabbitMQ $found, and no $version any more: name another in TEST_RABBITMQ." ;;
+    esac
+    touch "$place/new/etc/hosts"
+    mv "$place/new" "$place/root"
+  fi
+  for script in "$place/root/usr/lib/rabbitmq/bin"/rabbitmq*; do
+    ln -sf "$tests/rabbitmq/in_its_tree.sh" "$place/bin/$(basename "$script")"
+  done
 }
 
 # Apache Spark 4 runs on Java 17 and 21.
@@ -267,6 +311,13 @@ case ${1:-} in
     manifest_checkers
     browser
     clock
+    for version in ${TEST_RABBITMQ:-}; do
+      if [ "$(id -u)" = 0 ]; then
+        rabbitmq_of_its_own "$version"
+      else
+        say "SKIPPED: RabbitMQ $version, which only root can bring and run (TEST_RABBITMQ)"
+      fi
+    done
     if [ -n "${TEST_DEPLOY:-}" ]; then
       systemd
       container_builders

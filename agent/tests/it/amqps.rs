@@ -231,7 +231,7 @@ fn the_program_says_so_too(secured: &Secured) {
     let queue = out.lines().find(|line| line.contains("queue:"));
     let queue = queue.expect("a finding about the queue");
     assert!(queue.starts_with("ok"), "{out}");
-    assert!(queue.contains("RabbitMQ 3."), "{out}");
+    assert!(!queue.contains("unknown version"), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

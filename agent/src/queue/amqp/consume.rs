@@ -1,11 +1,13 @@
 //! Taking deliveries: one task for each channel, which sets the channel up again whenever it ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::protocol::AMQPSoftError;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -14,15 +16,26 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ack::{Slot, Slots};
 use super::connect::{Pace, short};
-use super::declare::LEFT_DELETED;
+use super::declare::{LEFT_DELETED, soft};
 use super::link::{Context, Link, Live};
 use super::message;
+use super::version::Version;
 use crate::queue::{Delivery, QueueError};
 
 /// The most deliveries that one channel holds: what a channel that the broker closes takes down.
 const PER_CHANNEL: u32 = 2000;
 /// How long a channel has nothing to do before it subscribes anew.
 const IDLE: Duration = Duration::from_secs(30);
+/// The argument of a subscription that says how long a delivery may be held, in milliseconds.
+const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
+
+/// How long the broker is to wait for what it delivered, where it lets us say so (RabbitMQ 4.3 and later):
+/// hand-backs at the hold limit come first, and a worker that is stuck loses its requests all the same.
+/// At most a year: what Erlang's timers can't hold ends the queue's process, again and again.
+pub(super) fn consumer_timeout(hold_limit: Duration) -> Duration {
+    const A_YEAR: Duration = Duration::from_hours(24 * 365);
+    hold_limit.saturating_add(hold_limit / 2).min(A_YEAR)
+}
 
 /// Spreads a prefetch evenly over channels.
 pub(super) fn shares(max_active_runs: u32) -> impl Iterator<Item = u16> {
@@ -53,6 +66,10 @@ pub(super) struct Taker {
     pub(super) connection: String,
     /// How many deliveries it holds at most.
     pub(super) prefetch: u16,
+    /// How long a delivery is held before it is handed back.
+    pub(super) hold_limit: Duration,
+    /// The queue is none that takes a consumer timeout: an operator's classic one.
+    pub(super) untimed: AtomicBool,
 }
 
 /// Where deliveries go, while any may come.
@@ -128,26 +145,55 @@ impl Taker {
         declarer
             .ensure_requests(broker, &live.connection, &self.connection)
             .await?;
-        let opened = async {
-            let channel = live.connection.create_channel().await?;
-            let qos = BasicQosOptions { global: false };
-            channel.basic_qos(self.prefetch, qos).await?;
-            let consumer = self.subscribe(&channel).await?;
-            Ok((channel, consumer))
-        };
-        opened.await.map_err(|error| broker.error(&error))
+        let mut opened = self.channel(live).await;
+        if let Err(error) = &opened
+            && self.refuses_consumer_timeout(error)
+        {
+            opened = self.channel(live).await;
+        }
+        opened.map_err(|error| broker.error(&error))
+    }
+
+    async fn channel(&self, live: &Live) -> lapin::Result<(Channel, Consumer)> {
+        let channel = live.connection.create_channel().await?;
+        let qos = BasicQosOptions { global: false };
+        channel.basic_qos(self.prefetch, qos).await?;
+        let consumer = self.subscribe(&channel).await?;
+        Ok((channel, consumer))
     }
 
     async fn subscribe(&self, channel: &Channel) -> lapin::Result<Consumer> {
         let topology = self.context.declarer.topology();
+        let mut arguments = FieldTable::default();
+        let version = self.receiving.now().and_then(|live| live.version);
+        let takes_it = version.is_some_and(Version::takes_consumer_timeout);
+        if takes_it && !self.untimed.load(Ordering::Relaxed) {
+            let timeout = consumer_timeout(self.hold_limit).as_millis();
+            if let Ok(timeout) = i64::try_from(timeout) {
+                arguments.insert(short(CONSUMER_TIMEOUT), AMQPValue::LongLongInt(timeout));
+            }
+        }
         let consuming = channel.basic_consume(
             short(&topology.requests_queue(&self.connection)),
             // Empty: the broker names it.
             short(""),
             BasicConsumeOptions::default(),
-            FieldTable::default(),
+            arguments,
         );
         consuming.await
+    }
+
+    /// Whether a subscription failed for its consumer timeout, which then is not asked for again: only
+    /// quorum queues have one.
+    fn refuses_consumer_timeout(&self, error: &lapin::Error) -> bool {
+        let refuses = soft(error) == Some(&AMQPSoftError::PRECONDITIONFAILED)
+            && error.to_string().contains(CONSUMER_TIMEOUT);
+        if refuses {
+            let connection = &self.connection;
+            tracing::debug!(connection, "the queue has no consumer timeout: {error}");
+            self.untimed.store(true, Ordering::Relaxed);
+        }
+        refuses
     }
 
     /// One channel, from its first delivery to its end. Whatever is still held at the end is lost.
@@ -315,6 +361,13 @@ impl Taker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_broker_waits_longer_than_a_delivery_is_held_and_no_longer_than_its_timers_can() {
+        let of = |seconds| consumer_timeout(Duration::from_secs(seconds)).as_secs();
+        assert_eq!(of(1200), 1800);
+        assert_eq!(of(u64::MAX), 365 * 24 * 3600);
+    }
 
     #[test]
     fn a_prefetch_is_spread_evenly() {

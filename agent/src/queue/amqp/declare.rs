@@ -1,4 +1,9 @@
-//! Seeing to it that all exchanges and queues are there: declaring them, or checking.
+//! Seeing to it that exchanges and queues are there: declaring them all, or looking for those that are
+//! used.
+//!
+//! RabbitMQ 3.10 to 4.2.5 lets everybody look (declare passively). 4.2.6 and 4.3.0 ask for the permission
+//! to configure, later ones for any permission on that very name. So nobody looks for what they don't
+//! use, and a look that is refused is no error: what then can't be used says so when it is used.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,10 +24,28 @@ use crate::queue::QueueError;
 /// not told that it was deleted.
 pub(super) const LEFT_DELETED: Duration = Duration::from_secs(1);
 
+/// Who uses the exchanges and queues.
+#[derive(Debug, Clone)]
+pub(super) enum Role {
+    /// A worker that takes the requests of these connections.
+    Worker(Vec<String>),
+    /// Whoever sends requests, and the operator's commands: each uses one or two of them.
+    Producer,
+}
+
+/// What a producer publishes to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Destination {
+    /// The requests of a connection.
+    Requests(String),
+    /// The control stream.
+    Control,
+}
+
 /// Sees to it that everything is there.
 pub(super) struct Declarer {
     topology: Topology,
-    connections: Vec<String>,
+    role: Role,
     declare: bool,
     /// Queues and exchanges that the operator made otherwise: they are only looked for.
     foreign: Mutex<HashSet<String>>,
@@ -31,10 +54,10 @@ pub(super) struct Declarer {
 
 impl Declarer {
     /// `declare` is false where the operator makes everything.
-    pub(super) fn new(topology: &Topology, connections: &[String], declare: bool) -> Self {
+    pub(super) fn new(topology: &Topology, role: Role, declare: bool) -> Self {
         Self {
             topology: topology.clone(),
-            connections: connections.to_vec(),
+            role,
             declare,
             foreign: Mutex::default(),
             no_streams: AtomicBool::new(false),
@@ -51,27 +74,51 @@ impl Declarer {
         self.no_streams.load(Ordering::Relaxed)
     }
 
-    /// Declares everything, or checks that it is there.
+    /// Declares everything; or looks for what the role uses from the beginning to the end, and tells
+    /// the names that the user may not look for.
     pub(super) async fn ensure(
         &self,
         broker: &Broker,
         connection: &Connection,
-    ) -> Result<(), QueueError> {
+    ) -> Result<Vec<String>, QueueError> {
         let mut desk = Desk::new(self, broker, connection);
-        for exchange in topology::exchanges(&self.topology) {
+        for exchange in self.exchanges() {
             desk.exchange(&exchange).await?;
         }
-        desk.queue(&topology::results(&self.topology)).await?;
-        desk.queue(&topology::dead(&self.topology)).await?;
-        desk.control(&topology::control(&self.topology)).await?;
-        for name in &self.connections {
-            desk.queue(&topology::requests(&self.topology, name))
-                .await?;
+        if self.declare {
+            desk.queue(&topology::results(&self.topology)).await?;
+            desk.queue(&topology::dead(&self.topology)).await?;
         }
-        Ok(())
+        if self.declare || matches!(self.role, Role::Worker(_)) {
+            desk.control(&topology::control(&self.topology)).await?;
+        }
+        if let Role::Worker(connections) = &self.role {
+            for name in connections {
+                desk.queue(&topology::requests(&self.topology, name))
+                    .await?;
+            }
+        }
+        Ok(desk.unseen)
     }
 
-    /// The same for the queue of one connection.
+    /// Those to see to at the beginning: a producer looks for the one that it is about to publish to.
+    fn exchanges(&self) -> Vec<Exchange> {
+        let mut exchanges = topology::exchanges(&self.topology);
+        if !self.declare {
+            let used = match self.role {
+                Role::Worker(_) => vec![
+                    self.topology.results_exchange(),
+                    self.topology.events_exchange(),
+                    self.topology.dead_exchange(),
+                ],
+                Role::Producer => Vec::new(),
+            };
+            exchanges.retain(|exchange| used.contains(&exchange.name));
+        }
+        exchanges
+    }
+
+    /// Sees to the queue of one connection.
     pub(super) async fn ensure_requests(
         &self,
         broker: &Broker,
@@ -80,6 +127,30 @@ impl Declarer {
     ) -> Result<(), QueueError> {
         let mut desk = Desk::new(self, broker, connection);
         desk.queue(&topology::requests(&self.topology, name)).await
+    }
+
+    /// Sees to what a producer is about to publish to: declares the queue, or looks for the exchange.
+    pub(super) async fn ensure_destination(
+        &self,
+        broker: &Broker,
+        connection: &Connection,
+        destination: &Destination,
+    ) -> Result<(), QueueError> {
+        let name = match destination {
+            Destination::Requests(name) if self.declare => {
+                return self.ensure_requests(broker, connection, name).await;
+            }
+            Destination::Requests(_) => self.topology.requests_exchange(),
+            Destination::Control => self.topology.control_exchange(),
+        };
+        let mut desk = Desk::new(self, broker, connection);
+        match topology::exchanges(&self.topology)
+            .iter()
+            .find(|exchange| exchange.name == name)
+        {
+            Some(exchange) => desk.exchange(exchange).await,
+            None => Ok(()),
+        }
     }
 
     fn is_foreign(&self, name: &str) -> bool {
@@ -104,6 +175,8 @@ struct Desk<'a> {
     broker: &'a Broker,
     connection: &'a Connection,
     channel: Option<Channel>,
+    /// What the user may not look for.
+    unseen: Vec<String>,
 }
 
 impl<'a> Desk<'a> {
@@ -113,6 +186,7 @@ impl<'a> Desk<'a> {
             broker,
             connection,
             channel: None,
+            unseen: Vec::new(),
         }
     }
 
@@ -205,7 +279,12 @@ impl<'a> Desk<'a> {
         bound.await.map_err(|error| self.broker.error(&error))
     }
 
-    fn judge(&self, what: &str, name: &str, declared: lapin::Result<()>) -> Result<(), QueueError> {
+    fn judge(
+        &mut self,
+        what: &str,
+        name: &str,
+        declared: lapin::Result<()>,
+    ) -> Result<(), QueueError> {
         let Err(error) = declared else {
             return Ok(());
         };
@@ -214,6 +293,11 @@ impl<'a> Desk<'a> {
                 if error.to_string().contains("inequivalent") =>
             {
                 self.declarer.leave_as_it_is(name, &error.to_string());
+                Ok(())
+            }
+            Some(AMQPSoftError::ACCESSREFUSED) if self.only_looks_for(name) => {
+                tracing::debug!("the {what} `{name}` can't be seen: {error}");
+                self.unseen.push(name.to_owned());
                 Ok(())
             }
             // It was the operator's and is gone, or the broker is only starting: next time.
@@ -236,7 +320,8 @@ impl<'a> Desk<'a> {
     }
 }
 
-fn soft(error: &Error) -> Option<&AMQPSoftError> {
+/// The broker's reason, where it ended the channel and nothing else.
+pub(super) fn soft(error: &Error) -> Option<&AMQPSoftError> {
     match error.kind() {
         ErrorKind::ProtocolError(amqp) => match amqp.kind() {
             AMQPErrorKind::Soft(soft) => Some(soft),

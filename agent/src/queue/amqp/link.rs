@@ -15,6 +15,7 @@ use super::board::Board;
 use super::connect::{Broker, Pace};
 use super::declare::Declarer;
 use super::size::LargestMessage;
+use super::version::Version;
 use crate::observe::metrics;
 use crate::queue::QueueError;
 
@@ -66,6 +67,8 @@ impl Context {
 pub(super) struct Live {
     /// The connection.
     pub(super) connection: Connection,
+    /// The broker's version, where it told one.
+    pub(super) version: Option<Version>,
     /// Cancelled at its end.
     pub(super) dead: CancellationToken,
     /// The largest message that may be published on it.
@@ -226,9 +229,11 @@ impl Keeper {
             };
             ensured?;
         }
+        let version = context.broker.version();
         let dead = CancellationToken::new();
         Ok(Arc::new(Live {
             connection,
+            version: version.and_then(|text| text.parse().ok()),
             largest: LargestMessage::unknown(),
             _ends: dead.clone().drop_guard(),
             dead,

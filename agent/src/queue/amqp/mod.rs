@@ -6,6 +6,7 @@
 //! | `connect` | one attempt to connect, errors in words, the pace of attempts |
 //! | `inspect` | every frame before lapin parses it: what would end the connection is replaced |
 //! | `tls` | certificates: the broker's, and our own |
+//! | `version` | the broker's version, and what it means for us |
 //! | `link` | a connection that is made again for as long as anybody needs it |
 //! | `topology`, `declare` | exchanges and queues: as they should be, and declared or checked |
 //! | `privilege` | the same for an operator who gives everybody only what they need |
@@ -50,8 +51,10 @@ mod tests;
 mod tls;
 mod topology;
 mod trace;
+mod version;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,7 +70,7 @@ use tokio_util::task::TaskTracker;
 use self::ack::Slots;
 use self::connect::Broker;
 use self::consume::{Outlet, Taker};
-use self::declare::Declarer;
+use self::declare::{Declarer, Role};
 use self::link::{Context, Link};
 use self::publish::{Confirms, Publisher};
 use self::replies::Replies;
@@ -129,7 +132,8 @@ impl AmqpQueue {
     ) -> Result<Arc<Self>, QueueError> {
         let broker = Broker::new(url)?;
         let not_yet = format!("{}: not connected yet", broker.place());
-        let declarer = Declarer::new(topology, connections, settings.declare);
+        let role = Role::Worker(connections.to_vec());
+        let declarer = Declarer::new(topology, role, settings.declare);
         let context = Context::new(broker, declarer, worker);
         context.board.set(RECEIVING, Some(not_yet.clone()));
         context.board.set(PUBLISHING, Some(not_yet));
@@ -173,6 +177,8 @@ impl Queue for AmqpQueue {
                 closing: self.closing.clone(),
                 connection: connection.to_owned(),
                 prefetch,
+                hold_limit: self.hold_limit,
+                untimed: AtomicBool::new(false),
             };
             let outlet = Outlet {
                 deliveries: deliveries.clone(),

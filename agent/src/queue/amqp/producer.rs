@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::confirm::Published;
 use super::connect::{Broker, Pace, short};
-use super::declare::{Declarer, LEFT_DELETED};
+use super::declare::{Declarer, Destination, LEFT_DELETED, Role};
 use super::link::{Context, Link, connection_name, this_process};
 use super::publish::{Confirms, Message, Publisher};
 use super::{dead, listen, message};
@@ -30,7 +30,7 @@ pub struct AmqpProducer {
     link: Link,
     publisher: Publisher,
     declare: bool,
-    declared: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
+    ensured: Mutex<HashMap<Destination, Arc<OnceCell<()>>>>,
     mine: Arc<Mine>,
 }
 
@@ -77,27 +77,25 @@ impl AmqpProducer {
         let broker = Broker::new(url)?;
         let client = this_process();
         let first = broker.connect(&connection_name(ROLE, &client)).await?;
-        let declarer = Declarer::new(topology, &[], declare);
+        let declarer = Declarer::new(topology, Role::Producer, declare);
         declarer.ensure(&broker, &first).await?;
         let context = Context::new(broker, declarer, &client);
         let link = Link::start(&context, ROLE, Some(first));
         Ok(Self {
             publisher: Publisher::start(&context, &link, "messages", Confirms::Yes),
             declare,
-            declared: Mutex::default(),
+            ensured: Mutex::default(),
             mine: Arc::default(),
             link,
             context,
         })
     }
 
-    /// Declares a connection's queue, once however many ask at a time, through the broker's absences.
-    async fn declare(&self, connection: &str) -> Result<(), QueueError> {
-        if !self.declare {
-            return Ok(());
-        }
-        let declared = Arc::clone(self.declared().entry(connection.to_owned()).or_default());
-        let declaring = declared.get_or_try_init(async || {
+    /// Sees to what is about to be published to, once however many ask at a time, through the broker's
+    /// absences.
+    async fn ensure(&self, destination: &Destination) -> Result<(), QueueError> {
+        let ensured = Arc::clone(self.ensured().entry(destination.clone()).or_default());
+        let ensuring = ensured.get_or_try_init(async || {
             let Context {
                 broker, declarer, ..
             } = &*self.context;
@@ -105,21 +103,21 @@ impl AmqpProducer {
             loop {
                 pace.begin();
                 let live = self.link.live().await;
-                let ensuring = declarer.ensure_requests(broker, &live.connection, connection);
+                let ensuring = declarer.ensure_destination(broker, &live.connection, destination);
                 match ensuring.await {
                     Err(QueueError::Unreachable { why, .. }) => {
-                        tracing::debug!(connection, "declaring again: {why}");
+                        tracing::debug!(?destination, "seeing to it again: {why}");
                         sleep(pace.next_wait()).await;
                     }
                     ensured => return ensured,
                 }
             }
         });
-        declaring.await.copied()
+        ensuring.await.copied()
     }
 
-    fn declared(&self) -> MutexGuard<'_, HashMap<String, Arc<OnceCell<()>>>> {
-        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ensured(&self) -> MutexGuard<'_, HashMap<Destination, Arc<OnceCell<()>>>> {
+        self.ensured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes, through the broker's absences: twice is as good as once for all that a producer
@@ -182,7 +180,8 @@ impl Producer for AmqpProducer {
     }
 
     async fn submit(&self, connection: &str, id: &Id, body: Bytes) -> Result<(), QueueError> {
-        self.declare(connection).await?;
+        let destination = Destination::Requests(connection.to_owned());
+        self.ensure(&destination).await?;
         if *self.mine.listens.borrow() {
             let request = (connection.to_owned(), body.clone());
             self.mine.unanswered().insert(id.clone(), request);
@@ -195,8 +194,8 @@ impl Producer for AmqpProducer {
         if published == Published::Returned && self.declare {
             // Somebody deleted the queue since we declared it.
             sleep(LEFT_DELETED).await;
-            self.declared().remove(connection);
-            self.declare(connection).await?;
+            self.ensured().remove(&destination);
+            self.ensure(&destination).await?;
             published = self.send(true, request).await;
         }
         let queue = topology.requests_queue(connection);
@@ -216,6 +215,7 @@ impl Producer for AmqpProducer {
     }
 
     async fn cancel(&self, cancel: &Cancel) -> Result<(), QueueError> {
+        self.ensure(&Destination::Control).await?;
         let topology = self.context.declarer.topology();
         let message = |_: Option<&str>| message::cancel(topology, cancel);
         let published = self.send(false, message).await;

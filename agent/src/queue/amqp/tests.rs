@@ -2,6 +2,7 @@
 //! without it), in a namespace of its own that is deleted afterwards.
 
 mod faults;
+mod limits;
 mod names;
 mod settling;
 mod sizes;
@@ -14,7 +15,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use lapin::Channel;
-use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use sparkferry_shared::{Id, Outcome, RunResult, Topology};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::Receiver;
@@ -47,6 +49,7 @@ struct Namespace {
     url: BrokerUrl,
     topology: Topology,
     declare: bool,
+    hold_limit: Duration,
 }
 
 impl Namespace {
@@ -55,6 +58,7 @@ impl Namespace {
             url,
             topology: Topology::new(format!("test-{}", uuid::Uuid::now_v7().simple())),
             declare: true,
+            hold_limit: Duration::from_mins(20),
         }
     }
 
@@ -65,7 +69,7 @@ impl Namespace {
     fn settings(&self) -> QueueSettings {
         QueueSettings {
             place: QueuePlace::Amqp(self.url.clone()),
-            hold_limit: Duration::from_mins(20),
+            hold_limit: self.hold_limit,
             declare: self.declare,
             max_message_bytes: 1024 * 1024,
         }
@@ -88,6 +92,18 @@ impl Namespace {
         let connected = broker.connect("sparkferry test").await;
         let connection = connected.expect("the broker is there");
         connection.create_channel().await.expect("a channel")
+    }
+
+    /// Makes the queue of `prod` with these arguments, as an operator may.
+    async fn make_requests(&self, channel: &Channel, arguments: &[(&str, AMQPValue)]) {
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            table.insert(short(name), value.clone());
+        }
+        let name = self.topology.requests_queue("prod");
+        let options = QueueDeclareOptions::durable();
+        let made = channel.queue_declare(short(&name), options, table);
+        made.await.expect("it was not there");
     }
 
     /// Deletes the queue of `prod`, as an operator may.

@@ -182,7 +182,10 @@ fn ours(alert: AlertDescription) -> String {
         | AlertDescription::CertificateUnknown => {
             format!("it refuses our certificate ({alert:?}): see {CERT_SETTING}")
         }
-        AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => format!(
+        // The last is what newer Erlangs say of it.
+        AlertDescription::ProtocolVersion
+        | AlertDescription::HandshakeFailure
+        | AlertDescription::InsufficientSecurity => format!(
             "it speaks no TLS that is still safe, 1.2 or later ({alert:?}), or wants a certificate: see its ssl_options, and {CERT_SETTING}"
         ),
         other => format!("it ended TLS with {other:?}"),

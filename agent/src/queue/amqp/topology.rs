@@ -4,11 +4,15 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 use sparkferry_shared::Topology;
 
-/// How often a request may be delivered before the broker itself makes it a dead letter: for
-/// practical purposes without end, since every hand-back and every worker that dies counts.
-/// RabbitMQ 3.x has no limit of its own and refuses -1; 4.x has 20. A number that all of them take
-/// also survives the broker's upgrade, where a queue's arguments can't be changed.
-const DELIVERY_LIMIT: i64 = 1_000_000;
+/// How often a request may be delivered before the broker itself makes it a dead letter: the last resort
+/// against one that brings down whoever takes it. Up to RabbitMQ 4.2 each hand-back counts, too, of which
+/// a request that is held for a week sees a few hundred. RabbitMQ 3.x has no limit of its own and refuses
+/// -1; 4.x has 20. A number that all of them take also survives the broker's upgrade, where a queue's
+/// arguments can't be changed.
+pub(super) const DELIVERY_LIMIT: u32 = 1000;
+/// The same for dead letters: `sparkferry dead list` takes them and puts them back, and one over the limit
+/// would be gone.
+const DEAD_DELIVERY_LIMIT: u32 = 1_000_000;
 /// How long the control stream keeps cancels: 24 hours, as the contract has it.
 const CONTROL_MAX_AGE: &str = "1D";
 /// A stream forgets whole segments only: small ones, so that it forgets at all. In bytes.
@@ -82,8 +86,7 @@ pub(super) fn dead(topology: &Topology) -> Queue {
         name: topology.dead_queue(),
         arguments: vec![
             ("x-queue-type", "quorum".into()),
-            // `sparkferry dead list` takes letters and puts them back: that must not count.
-            ("x-delivery-limit", DELIVERY_LIMIT.into()),
+            ("x-delivery-limit", DEAD_DELIVERY_LIMIT.into()),
         ],
         exchange: topology.dead_exchange(),
         routing_key: String::new(),

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use self::broker::BrokerNode;
+pub(super) use self::broker::BrokerNode;
 use super::{Namespace, WORKER, finish, next, soon, submit, trouble, url, well};
 use crate::queue::amqp::connect::Broker;
-use crate::queue::amqp::declare::Declarer;
+use crate::queue::amqp::declare::{Declarer, Role};
 use crate::queue::amqp::{AmqpProducer, AmqpQueue, definitions};
 use crate::queue::{Listen, News, Producer, Queue};
 
@@ -124,24 +124,6 @@ async fn nothing_is_lost_when_the_broker_stops_dies_and_throws_everybody_out() {
     drop(node);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_too_long_for_the_broker_it_comes_again() {
-    let (node, namespace) = a_node("consumer_timeout = 2000").await;
-    let queue = namespace.open();
-    let producer = namespace.connect().await;
-    let mut deliveries = queue.consume("prod", 10).await;
-    submit(&producer, "prod", "long").await;
-    let first = next(&mut deliveries).await;
-    soon("the lost token", first.lease.lost.cancelled()).await;
-    assert!(finish(&queue, "prod", &first).await.is_err());
-    let second = next(&mut deliveries).await;
-    assert!(second.seen_before);
-    finish(&queue, "prod", &second).await.expect("it is held");
-    queue.close().await;
-    drop(namespace);
-    drop(node);
-}
-
 /// RabbitMQ may keep the end of a quorum queue to itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_that_is_deleted_and_made_anew_at_once_is_consumed_again() {
@@ -155,7 +137,7 @@ async fn a_queue_that_is_deleted_and_made_anew_at_once_is_consumed_again() {
     let connected = broker.connect("sparkferry test, by hand").await;
     let by_hand = connected.expect("the broker is there");
     let channel = by_hand.create_channel().await.expect("a channel");
-    let declarer = Declarer::new(&namespace.topology, &[], true);
+    let declarer = Declarer::new(&namespace.topology, Role::Producer, true);
 
     finish(&queue, "prod", &before).await.expect("it is held");
 

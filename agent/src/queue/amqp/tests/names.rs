@@ -1,8 +1,8 @@
 //! Stories of names: what is declared, checked, missing, or the operator's own.
 
-use lapin::options::{QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
-use sparkferry_shared::Topology;
+use lapin::options::QueueBindOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use sparkferry_shared::{Cancel, Topology};
 
 use super::{CONNECTIONS, Namespace, finish, id, next, short, soon, submit, trouble, url, well};
 use crate::config::BrokerUrl;
@@ -14,7 +14,8 @@ async fn what_the_operator_forgot_is_named() {
     let mut namespace = Namespace::new(url());
     namespace.declare = false;
     let queue = namespace.open();
-    let missing = namespace.topology.requests_exchange();
+    // What a worker uses; it publishes no requests.
+    let missing = namespace.topology.results_exchange();
     let told = trouble(&queue, &missing).await;
     assert!(told.contains("sparkferry topology"), "{told}");
 
@@ -38,6 +39,7 @@ async fn a_check_tells_the_version_and_the_user() {
     );
     assert!(line.contains("user \"guest\""), "{line}");
     assert!(!line.contains("guest:guest"), "{line}");
+    assert!(line.contains("consumer timeout: "), "{line}");
 }
 
 #[tokio::test]
@@ -60,23 +62,26 @@ async fn who_is_not_let_in_is_told_so() {
     assert!(error.to_string().contains("is RabbitMQ running"), "{error}");
 }
 
+/// Classic queues refuse what we would say of a quorum queue, its consumer timeout among it; the limit is
+/// that of earlier versions of ours.
 #[tokio::test]
-async fn an_operators_classic_queue_is_used_as_it_is() {
-    let namespace = Namespace::new(url());
-    let channel = namespace.channel().await;
-    let name = namespace.topology.requests_queue("prod");
-    let options = QueueDeclareOptions::durable();
-    let made = channel.queue_declare(short(&name), options, FieldTable::default());
-    made.await.expect("a classic queue");
-
-    let queue = namespace.open();
-    well(&queue).await;
-    let producer = namespace.connect().await;
-    let mut deliveries = queue.consume("prod", 10).await;
-    submit(&producer, "prod", "classic").await;
-    let delivery = next(&mut deliveries).await;
-    finish(&queue, "prod", &delivery).await.expect("it is held");
-    queue.close().await;
+async fn an_operators_queue_is_used_as_it_is() {
+    let quorum = AMQPValue::LongString("quorum".into());
+    let limit = AMQPValue::LongLongInt(1_000_000);
+    let limited = [("x-queue-type", quorum), ("x-delivery-limit", limit)];
+    for arguments in [&[], &limited[..]] {
+        let namespace = Namespace::new(url());
+        let channel = namespace.channel().await;
+        namespace.make_requests(&channel, arguments).await;
+        let queue = namespace.open();
+        well(&queue).await;
+        let producer = namespace.connect().await;
+        let mut deliveries = queue.consume("prod", 10).await;
+        submit(&producer, "prod", "as-it-is").await;
+        let delivery = next(&mut deliveries).await;
+        finish(&queue, "prod", &delivery).await.expect("it is held");
+        queue.close().await;
+    }
 }
 
 #[tokio::test]
@@ -115,6 +120,33 @@ async fn a_connection_without_a_queue_is_named() {
         "{error}"
     );
     worker.close().await;
+}
+
+#[tokio::test]
+async fn a_producer_without_a_topology_is_told_what_is_missing() {
+    let mut namespace = Namespace::new(url());
+    namespace.declare = false;
+    let producer = namespace.connect().await;
+    let request = id("x");
+    let submitting = producer.submit("prod", &request, "{}".into());
+    let error = soon("the submission", submitting).await;
+    let error = error.expect_err("there is no exchange").to_string();
+    assert!(
+        error.contains(&namespace.topology.requests_exchange()) && error.contains("is not there"),
+        "{error}"
+    );
+    let cancel = Cancel {
+        cancel: request.clone(),
+        connection: None,
+        reason: None,
+    };
+    let error = soon("the cancel", producer.cancel(&cancel)).await;
+    let error = error.expect_err("there is no exchange").to_string();
+    assert!(
+        error.contains(&namespace.topology.control_exchange()) && error.contains("is not there"),
+        "{error}"
+    );
+    producer.close().await;
 }
 
 #[tokio::test]
