@@ -34,7 +34,7 @@ use tokio::time::{interval, timeout};
 
 use self::books::Answered;
 use self::field::{Done, Field, Node, Queue};
-use self::plan::{Fate, Plan, Stage, fates, faulty_calls};
+use self::plan::{Broker, Fate, Plan, Stage, fates, faulty_calls};
 use self::poison::Poisoner;
 use crate::stories::harness::{CONNECTION, Ground, PATIENCE, Place};
 
@@ -155,13 +155,16 @@ async fn soak(queue: Queue, node: Option<Node>, size: Size, seed: u64) -> String
     eprintln!("SOAK_SEED={seed} {size:?} {queue:?}");
     let began = Instant::now();
     let name = queue.name();
-    let broker = !matches!(queue, Queue::Sqlite);
+    let broker = match (&queue, &node) {
+        (Queue::Sqlite, _) => Broker::None,
+        (_, Some(_)) => Broker::Own,
+        (_, None) => Broker::Shared,
+    };
     let stage = Stage {
         workers: size.workers,
         broker,
-        node: node.is_some(),
         long: size.long,
-        poison: broker && size.poison,
+        poison: broker != Broker::None && size.poison,
     };
     let plan = Plan::new(seed, stage);
     let fates = fates(seed, size.requests, size.longest_run_ms);

@@ -57,14 +57,22 @@ pub(super) enum Fault {
     Poison { number: usize },
 }
 
+/// What the requests wait in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broker {
+    /// None: the queue is a database.
+    None,
+    /// RabbitMQ, which other tests use too, behind a proxy.
+    Shared,
+    /// A node of our own, behind a proxy.
+    Own,
+}
+
 /// What can suffer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stage {
     pub(super) workers: usize,
-    /// RabbitMQ stands behind a proxy; else the queue is a database.
-    pub(super) broker: bool,
-    /// The broker is a node of our own.
-    pub(super) node: bool,
+    pub(super) broker: Broker,
     /// Half a minute is not too long for anything.
     pub(super) long: bool,
     /// A producer sends requests with properties that nobody should send.
@@ -90,10 +98,10 @@ impl Plan {
         let Stage {
             workers,
             broker,
-            node,
             long,
             poison,
         } = self.stage;
+        let (broker, node) = (broker != Broker::None, broker == Broker::Own);
         let worker = self.random.usize(..workers);
         let mut faults = vec![Fault::Kill { worker }];
         if poison {
@@ -200,8 +208,7 @@ pub(super) fn faulty_calls(seed: u64) -> Value {
 fn the_same_seed_is_the_same_plan_and_another_one_is_not() {
     let stage = Stage {
         workers: 3,
-        broker: true,
-        node: true,
+        broker: Broker::Own,
         long: true,
         poison: true,
     };
