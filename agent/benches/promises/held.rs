@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use sparkferry_agent::engine::fake::{FakeEngine, World};
+use sparkferry_testkit::engine::fake::{FakeEngine, World};
 use tokio::time::{interval, sleep, timeout};
 
 use super::ground::{Ground, PATIENCE, fake_work, resident_kib};

@@ -11,9 +11,10 @@ use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use serde_json::{Value, json};
-use sparkferry_agent::engine::fake::{FakeEngine, World};
-use sparkferry_agent::engine::{Engine, table as engines};
+use sparkferry_agent::engine::table as engines;
+use sparkferry_ports::engine::Engine;
 use sparkferry_shared::{Key, Names};
+use sparkferry_testkit::engine::fake::{FakeEngine, World};
 use tokio::time::{interval, sleep};
 
 use super::ground::{CONNECTION, Ground, Workspace, fake_work, sandbox_work};

@@ -3,6 +3,8 @@
 use clap::Args;
 use futures_util::future::join_all;
 use serde_json::json;
+use sparkferry_ports::engine::Fault;
+use sparkferry_ports::queue::QueueError;
 use sparkferry_shared::ErrorClass;
 
 use super::exit::Exit;
@@ -10,8 +12,8 @@ use super::print;
 use super::problem::Problem;
 use super::setup::Loaded;
 use crate::config::{Connection, PolicySettings, QueuePlace, Redelivered, Settings};
-use crate::engine::{Fault, table};
-use crate::queue::{QueueError, amqp, sqlite};
+use crate::engine::table;
+use crate::queue::{amqp, sqlite};
 
 /// Reads the configuration, reaches the queue and every connection, and says for each what was
 /// found, or what is wrong and what to do. Starts nothing and changes nothing on an engine.

@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use sparkferry_ports::queue::{DeadLetter, Producer, SettleDead};
 
 use super::exit::Exit;
 use super::print;
 use super::problem::Problem;
 use super::setup::{self, Loaded};
-use crate::queue::{DeadLetter, SettleDead};
 
 /// Characters of a body and of an error that the table shows.
 const CELL: usize = 60;
@@ -109,7 +109,7 @@ fn list(letters: &[DeadLetter], portion: &Portion) -> Result<(), Problem> {
 }
 
 async fn settle(
-    producer: &dyn crate::queue::Producer,
+    producer: &dyn Producer,
     how: SettleDead,
     portion: &Portion,
 ) -> Result<(), Problem> {

@@ -2,9 +2,10 @@
 
 use std::io;
 
+use sparkferry_ports::queue::QueueError;
+
 use super::exit::Exit;
 use crate::config::ConfigError;
-use crate::queue::QueueError;
 
 /// Why a command can't go on.
 #[derive(Debug)]

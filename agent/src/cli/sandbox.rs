@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 
 use clap::Args;
+use sparkferry_sandbox::{Sandbox, SandboxError, SandboxOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::Exit;
@@ -11,7 +12,6 @@ use super::problem::Problem;
 use super::{print, setup};
 use crate::config::{LogFormat, LogSettings};
 use crate::observe::log;
-use sparkferry_sandbox::{Sandbox, SandboxError, SandboxOptions};
 
 /// A workspace on this machine that stands in for Databricks, until Ctrl-C.
 ///

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
+use sparkferry_ports::queue::Producer;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
 use super::problem::Problem;
 use crate::config::{self, ConfigError, LogFormat, LogSettings, QueuePlace, Settings};
 use crate::observe::log;
-use crate::queue::Producer;
 use crate::queue::amqp::AmqpProducer;
 use crate::queue::sqlite::SqliteProducer;
 

@@ -3,12 +3,12 @@
 use std::pin::pin;
 
 use clap::Args;
+use sparkferry_ports::queue::{Listen, News};
 
 use super::exit::Exit;
 use super::problem::Problem;
 use super::setup::{self, Loaded};
 use super::{print, story};
-use crate::queue::{Listen, News};
 
 /// Follows what happens to all requests, live, until Ctrl-C.
 ///

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::Engine;
+use sparkferry_ports::engine::Engine;
+
 #[cfg(feature = "databricks")]
 use super::databricks::{ClientError, DatabricksEngine};
 #[cfg(feature = "spark_connect")]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sparkferry_ports::engine::{Attached, Fault, Start};
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::request::OnTimeout;
 use sparkferry_shared::{Attempt, ErrorClass, EventType, Outcome, RunError};
@@ -10,7 +11,6 @@ use tokio::time::Instant;
 
 use super::follow::Stop;
 use super::{Flow, persist};
-use crate::engine::{Attached, Fault, Start};
 
 /// What may have been started is looked for this long after the deadline (and for this long at
 /// least), to learn the truth; then the result says that it is not known.

@@ -5,13 +5,13 @@ use std::time::Duration;
 use backon::ExponentialBackoff;
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use sparkferry_ports::engine::{Change, Ended, Fault, Run, State};
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::request::OnTimeout;
 use sparkferry_shared::{ErrorClass, EventType, Outcome, RunError};
 use tokio::time::Instant;
 
 use super::{Flow, persist};
-use crate::engine::{Change, Ended, Fault, Run, State};
 
 /// A run that is late is cancelled and its ending awaited for so long; then TIMEDOUT is published
 /// all the same, saying that the ending was not seen.

@@ -30,12 +30,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sparkferry_ports::engine::{CLOSED, Ended, Engine, Facts, Fault, Run, Unknown};
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::request::OnTimeout;
 use sparkferry_shared::{Attempt, ErrorClass, EventType, Names, Outcome, Request, RunError};
 use tokio::time::Instant;
 
-use crate::engine::{CLOSED, Ended, Engine, Facts, Fault, Run, Unknown};
 use crate::retry::RetryPolicy;
 use attach::Found;
 use follow::{Followed, Stop};

@@ -4,11 +4,11 @@
 //! fit into a message, and a worker drives a thousand requests.
 
 use serde_json::Value;
+use sparkferry_ports::engine::{Facts, Fault, Run};
 use sparkferry_shared::{Attempt, Names, Outcome, RunError};
 
 use super::Ending;
 use super::follow::Stop;
-use crate::engine::{Facts, Fault, Run};
 
 /// Attempts that stand in a result. Of more, those after the first [`FIRST`] are left out, the oldest
 /// before the others, which the numbers show.

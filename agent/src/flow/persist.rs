@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-use crate::engine::Fault;
+use sparkferry_ports::engine::Fault;
 
 /// The longest wait between two tries of a call.
 const LONGEST: Duration = Duration::from_secs(30);

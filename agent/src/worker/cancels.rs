@@ -9,7 +9,7 @@ use sparkferry_shared::Id;
 use sparkferry_shared::cancel::CANCEL_LIFETIME_SECONDS;
 use tokio::time::Instant;
 
-use crate::queue::SentCancel;
+use sparkferry_ports::queue::SentCancel;
 
 /// So many cancels are kept at most; beyond, the oldest go first. At 200 bytes each, 20 MB.
 const MOST: usize = 100_000;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use sparkferry_ports::queue::{Lease, NotPublished};
 use sparkferry_shared::decode::FieldFault;
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::{ErrorClass, EventType, Id, Names, Outcome, Request, RunError, WorkKind};
@@ -20,7 +21,6 @@ use crate::flow::{Ending, Flow, Host};
 use crate::observe::metrics;
 use crate::observe::runs::RunView;
 use crate::policy;
-use crate::queue::{Lease, NotPublished};
 
 /// What others in this worker see of a request under way.
 pub(super) struct Driver {

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use sparkferry_ports::queue::SMALLEST_LIMIT;
 use sparkferry_shared::{Attempt, RunError, RunResult};
 
 use crate::engine::trim::{size, trim};
-use crate::queue::SMALLEST_LIMIT;
 
 /// The largest result beside its output, in bytes. Attempts, errors and labels rarely take a hundredth
 /// of it; with an output of the default size the whole is 1 MiB, as large as a request may be, and

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
+use sparkferry_ports::queue::{NotPublished, Outgoing};
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::{
     Attempt, ErrorClass, Event, EventType, Names, Outcome, RunError, RunResult,
@@ -13,7 +14,6 @@ use super::driver::Drive;
 use super::fit;
 use crate::flow::{Ending, Host};
 use crate::observe::metrics;
-use crate::queue::{NotPublished, Outgoing};
 
 /// One request's place in the worker.
 pub(super) struct LaneHost<'a> {

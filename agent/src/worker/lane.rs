@@ -9,6 +9,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde_json::json;
+use sparkferry_ports::engine::Engine;
+use sparkferry_ports::queue::{Answer, Delivery, LeaseLost};
 use sparkferry_shared::decode::Unreadable;
 use sparkferry_shared::{ErrorClass, Id, Outcome, RunError, Undecodable, decode};
 use tokio::time::{Instant, interval};
@@ -17,10 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::driver::{Drive, Driver, panic_text};
 use super::{Served, Shared};
 use crate::config::PolicySettings;
-use crate::engine::Engine;
 use crate::observe::metrics;
 use crate::observe::runs::RunView;
-use crate::queue::{Answer, Delivery, LeaseLost};
 
 /// One connection of this worker.
 pub(super) struct Lane {

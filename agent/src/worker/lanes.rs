@@ -88,9 +88,10 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
+    use sparkferry_testkit::engine::fake::FakeEngine;
+
     use super::super::{STUCK, Served};
     use super::*;
-    use crate::engine::fake::FakeEngine;
 
     #[tokio::test(start_paused = true)]
     async fn a_lane_that_does_not_turn_is_stuck() {

@@ -32,6 +32,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use sparkferry_ports::engine::Engine;
+use sparkferry_ports::queue::{Queue, SentCancel};
 use sparkferry_shared::Topology;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -40,9 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::PolicySettings;
-use crate::engine::Engine;
 use crate::observe::runs::{Overview, Readiness};
-use crate::queue::{Queue, SentCancel};
 use cancels::Cancels;
 use lanes::{Lanes, Request};
 

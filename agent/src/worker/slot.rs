@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::queue::{Answer, Lease};
+use sparkferry_ports::queue::{Answer, Lease};
 
 /// How long a driver without a loan waits to be given one again: longer than a reconnect takes,
 /// shorter than anyone would notice that nobody drives the run.

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sparkferry_ports::queue::Outgoing;
 use sparkferry_shared::{Cancel, Outcome, RunResult, Topology, WorkKind};
+use sparkferry_testkit::engine::fake::{FakeEngine, World};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -21,8 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Parts, Served, Worker};
 use crate::config::PolicySettings;
-use crate::engine::fake::{FakeEngine, World};
-use crate::queue::Outgoing;
 use memory::{MemoryQueue, Message};
 
 const CONNECTION: &str = "prod";

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use sparkferry_agent::queue::amqp::AmqpProducer;
-use sparkferry_agent::queue::{Producer, QueueError};
+use sparkferry_ports::queue::{Producer, QueueError};
 use sparkferry_shared::{Id, Topology};
 use tempfile::TempDir;
 use tokio::task::{block_in_place, spawn_blocking};

@@ -28,7 +28,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
 use serde_json::Value;
-use sparkferry_agent::queue::Producer;
+use sparkferry_ports::queue::Producer;
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::Args;
 use comfy_table::{Cell, Color};
+use sparkferry_ports::queue::{Listen, News, Producer};
 use sparkferry_shared::{Cancel, Event, EventType, Id, RunResult};
 use tokio::time::Instant;
 
@@ -24,7 +25,6 @@ use self::stage::{Stage, Stats, failed};
 use super::exit::Exit;
 use super::problem::Problem;
 use super::{print, setup, story};
-use crate::queue::{Listen, News, Producer};
 
 /// How long it may take until every result is there.
 const LIMIT: Duration = Duration::from_secs(55);

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sparkferry_ports::engine::Engine;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
@@ -15,7 +16,7 @@ use crate::cli::exit::Exit;
 use crate::cli::print;
 use crate::cli::problem::Problem;
 use crate::config;
-use crate::engine::{Engine, table};
+use crate::engine::table;
 
 /// The variable by which Spark's own clients find their server.
 const VARIABLE: &str = "SPARK_REMOTE";

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use sparkferry_ports::engine::Engine;
+use sparkferry_ports::queue::Producer as _;
+use sparkferry_sandbox::{Sandbox, SandboxOptions};
 use sparkferry_shared::{Names, Topology};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,12 +20,9 @@ use super::cases;
 use crate::cli::exit::Exit;
 use crate::cli::problem::Problem;
 use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
-use crate::engine::Engine;
 use crate::engine::databricks::DatabricksEngine;
-use crate::queue::Producer as _;
 use crate::queue::sqlite::{SqliteProducer, SqliteQueue};
 use crate::worker::{Parts, Served, Worker};
-use sparkferry_sandbox::{Sandbox, SandboxOptions};
 
 /// The connection to the sandbox.
 pub(super) const CONNECTION: &str = "sandbox";

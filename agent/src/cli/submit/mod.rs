@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::json;
+use sparkferry_ports::queue::{Producer, QueueError};
 use sparkferry_shared::Id;
 
 use self::batch::{Ready, Wishes};
@@ -25,7 +26,6 @@ use super::exit::Exit;
 use super::print;
 use super::problem::Problem;
 use super::setup::{self, Loaded};
-use crate::queue::{Producer, QueueError};
 
 /// Requests that are on their way to the queue at once: enough to hide a broker's round trip.
 const UNDER_WAY: usize = 64;

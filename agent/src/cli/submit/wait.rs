@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use sparkferry_ports::queue::{Listen, News, Producer};
 use sparkferry_shared::{Id, RunResult};
 use tokio::time::Instant;
 
@@ -16,7 +17,6 @@ use super::{sending, stopped_short, table};
 use crate::cli::exit::Exit;
 use crate::cli::print;
 use crate::cli::problem::Problem;
-use crate::queue::{Listen, News, Producer};
 
 /// How to wait.
 #[derive(Debug)]

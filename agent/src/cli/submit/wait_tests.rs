@@ -5,12 +5,12 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sparkferry_ports::queue::{DeadLetter, QueueError, SettleDead};
 use sparkferry_shared::{Cancel, Outcome};
 use tokio::sync::mpsc;
 
 use super::super::input::Place;
 use super::*;
-use crate::queue::{DeadLetter, QueueError, SettleDead};
 
 /// A queue whose answer to a request is what its id says: `SUCCESS-1` succeeds, `never-1` has no
 /// result, `gone-1` is refused.

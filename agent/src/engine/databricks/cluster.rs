@@ -11,6 +11,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sparkferry_ports::engine::Fault;
 use sparkferry_shared::{ErrorClass, RunError};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -21,7 +22,6 @@ use super::client::Client;
 use super::error::CallError;
 use super::libraries::{Libraries, Standing};
 use super::text;
-use crate::engine::Fault;
 
 /// How long an attempt waits for a cluster. A cold start takes 5 to 10 minutes, and more where
 /// machines are short.

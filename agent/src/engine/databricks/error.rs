@@ -5,10 +5,10 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use serde::Deserialize;
+use sparkferry_ports::engine::Fault;
 use sparkferry_shared::{ErrorClass, RunError};
 
 use super::text;
-use crate::engine::Fault;
 use crate::http::fault;
 
 /// The longest text that is taken over from a reply, in bytes.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use sparkferry_ports::engine::Ended;
 use sparkferry_shared::{RunError, TaskError};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
@@ -16,7 +17,6 @@ use super::output::{TaskPages, get_output};
 use super::state::Phase;
 use super::text;
 use super::wire::Task;
-use crate::engine::Ended;
 
 /// Failed tasks that are told of, at most.
 const TASKS: usize = 50;

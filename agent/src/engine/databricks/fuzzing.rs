@@ -1,6 +1,7 @@
 //! A door for `agent/fuzz`: what a workspace answers, whatever it is.
 
 use serde_json::Value;
+use sparkferry_ports::engine::{Ended, Fault};
 
 use super::call::Call;
 use super::cut::{Entry, bounded};
@@ -9,7 +10,6 @@ use super::explain::of_output;
 use super::known::Known;
 use super::state::Phase;
 use super::wire::{Done, Jobs, Me, Run, Runs, Started};
-use crate::engine::{Ended, Fault};
 
 /// Statuses that are read in different ways.
 const STATUSES: [u16; 10] = [302, 400, 401, 403, 404, 408, 413, 429, 500, 503];

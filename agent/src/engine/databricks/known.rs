@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
+use sparkferry_ports::engine::{self, Ended, Facts, Failure};
 use sparkferry_shared::ErrorClass;
 
 use super::state::{Meaning, Phase, State, Status};
 use super::wire::{Repair, Run, Task, meaning_of};
-use crate::engine::{self, Ended, Facts, Failure};
 
 /// The largest `state` or `status` that is kept as it is, in bytes: several times what Databricks
 /// writes. Thousands of runs are followed.

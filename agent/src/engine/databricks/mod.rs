@@ -42,6 +42,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
+use sparkferry_ports::engine::{Attached, Engine, Fault, Start};
 use sparkferry_shared::OnFailure;
 use tracing::debug;
 
@@ -50,7 +51,7 @@ use self::known::Known;
 use self::run::{DatabricksRun, Origin};
 use self::starts::JobNames;
 use self::watch::Watch;
-use super::{Attached, Engine, Fault, Start, text};
+use super::text;
 use crate::config::DatabricksSettings;
 
 pub(in crate::engine) use client::Client;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use sparkferry_ports::engine::Ended;
 
 use super::call::Call;
 use super::client::Client;
@@ -16,7 +17,6 @@ use super::state::Phase;
 use super::text;
 use super::watch::get_page;
 use super::wire::Task;
-use crate::engine::Ended;
 use crate::engine::trim::size;
 
 /// The longest text about an output that can't be had, in bytes.

@@ -6,6 +6,7 @@
 //! active, or `latest_repair_id` is not the latest): so there are never two for one attempt.
 
 use serde::Serialize;
+use sparkferry_ports::engine::Fault;
 use sparkferry_shared::ErrorClass;
 
 use super::call::Call;
@@ -14,7 +15,6 @@ use super::error::CallError;
 use super::known::Known;
 use super::watch::get;
 use super::wire::Done;
-use crate::engine::Fault;
 
 #[derive(Serialize)]
 struct RepairRun {

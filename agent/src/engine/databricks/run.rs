@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use sparkferry_ports::engine::{Change, Ended, Facts, Failure, Fault, Run, State};
 use sparkferry_shared::ErrorClass;
 use tracing::debug;
 
@@ -18,7 +19,6 @@ use super::output::{Outputs, TaskPages};
 use super::state::Phase;
 use super::watch::get;
 use super::wire::Done;
-use crate::engine::{Change, Ended, Facts, Failure, Fault, Run, State};
 
 /// A fresh run may have begun so much before our call, milliseconds, by a clock that differs.
 const CLOCKS_MS: i64 = 5_000;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sparkferry_ports::engine::Fault;
 use sparkferry_shared::{Body, ErrorClass, Key, RunError, Work};
 use tokio::time::Instant;
 
@@ -12,7 +13,6 @@ use super::call::Call;
 use super::client::Client;
 use super::error::{CallError, Refusal};
 use super::wire::{Jobs, Started};
-use crate::engine::Fault;
 
 /// For how long the id that a job's name led to is used again. A job that is renamed is found under
 /// its old name for no longer than this.

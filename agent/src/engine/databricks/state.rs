@@ -10,10 +10,10 @@
 
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
+use sparkferry_ports::engine::{Ended, Failure};
 use sparkferry_shared::{ErrorClass, RunError};
 
 use super::text;
-use crate::engine::{Ended, Failure};
 
 /// The older description.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

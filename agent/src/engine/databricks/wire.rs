@@ -165,8 +165,9 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
 
 #[cfg(test)]
 mod tests {
+    use sparkferry_ports::engine::Ended;
+
     use super::*;
-    use crate::engine::Ended;
     use crate::engine::databricks::state::Phase;
 
     #[test]

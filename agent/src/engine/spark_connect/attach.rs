@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use sparkferry_ports::engine::{Attached, Fault, Start, Unknown};
 use sparkferry_shared::{Attempt, ErrorClass, RunError};
 use tokio::time::{sleep, timeout};
 use tonic::Status;
@@ -20,7 +21,6 @@ use super::run::SparkConnectRun;
 use super::server::{Call, Server};
 use super::session::{OperationState, Session};
 use super::walk::Walk;
-use crate::engine::{Attached, Fault, Start, Unknown};
 
 /// How long the server may take to begin with the answers of an operation that is there.
 const ANSWERED: Duration = Duration::from_secs(30);

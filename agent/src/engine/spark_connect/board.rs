@@ -8,7 +8,7 @@ use spark_connect_proto::execute_plan_response::execution_progress::StageInfo;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::engine::{Stages, State};
+use sparkferry_ports::engine::{Stages, State};
 
 /// The run as it is known now.
 #[derive(Debug)]

@@ -2,12 +2,12 @@
 //! meant, and a cluster that is started where it is down.
 
 use async_trait::async_trait;
+use sparkferry_ports::engine::Fault;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use super::entrance::{Entrance, headers_of};
 use crate::config::{Compute, ComputeSettings, SparkConnectSettings};
-use crate::engine::Fault;
 use crate::engine::databricks::{Client, Cluster};
 
 /// Names the cluster that a call is for.

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use sparkferry_ports::engine::Fault;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 
 use crate::config::{SecretSource, SparkConnectSettings};
-use crate::engine::Fault;
 
 /// How a server is entered. A plain server is always open; one that must be started first, or that
 /// takes its token from elsewhere, is another implementation.

@@ -1,11 +1,11 @@
 //! What a call that went wrong means to its caller.
 
+use sparkferry_ports::engine::{CLOSED, Fault};
 use sparkferry_shared::{ErrorClass, RunError};
 use tonic::Status;
 
 use super::error::{self, Said};
 use super::server::{Call, Server};
-use crate::engine::{CLOSED, Fault};
 
 /// The fault of a call that begins no operation.
 pub(super) fn fault(server: &Server, call: Call, status: &Status) -> Fault {

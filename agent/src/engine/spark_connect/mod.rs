@@ -41,6 +41,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use spark_connect_proto::analyze_plan_request::{Analyze, SparkVersion};
 use spark_connect_proto::{AnalyzePlanRequest, analyze_plan_response};
+use sparkferry_ports::engine::{Attached, Engine, Fault, Start};
 use sparkferry_shared::ErrorClass;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -51,7 +52,6 @@ use self::entrance::{Entrance, Open};
 use self::error::Said;
 use self::fault::fault;
 use self::server::{Call, Server, Stub};
-use super::{Attached, Engine, Fault, Start};
 use crate::config::{ComputeSettings, SparkConnectSettings};
 
 pub use server::ServerError;

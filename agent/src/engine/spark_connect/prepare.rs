@@ -8,11 +8,11 @@ use bytes::Bytes;
 use prost::Message;
 use spark_connect_proto::add_artifacts_request::{ArtifactChunk, SingleChunkArtifact};
 use spark_connect_proto::{Expression, KeyValue, Plan, Relation, Sql, plan, relation};
+use sparkferry_ports::engine::Fault;
 use sparkferry_shared::request::{Artifact, Step};
 use sparkferry_shared::{ErrorClass, RunError, Work};
 
 use super::literal::literal;
-use crate::engine::Fault;
 
 /// What an attempt sends.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sparkferry_ports::engine::CLOSED;
 use sparkferry_shared::{ErrorClass, RunError};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -10,7 +11,6 @@ use super::error::{self, Said};
 use super::operation::{Fate, Hint, Operation};
 use super::server::Call;
 use super::session::{OperationState, Session};
-use crate::engine::CLOSED;
 
 /// Between two questions about the state of an operation.
 const ASKED: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, join_all};
 use serde_json::Value;
+use sparkferry_ports::engine::{Change, Ended, Facts, Fault, Run, State};
 use sparkferry_shared::ErrorClass;
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -15,7 +16,6 @@ use super::rows;
 use super::server::Call;
 use super::session::Session;
 use super::walk::Walked;
-use crate::engine::{Change, Ended, Facts, Fault, Run, State};
 
 /// An operation that was sent counts as begun after so long without an answer. Usually the first
 /// one comes within 2 s.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
+use sparkferry_ports::engine::{Ended, Failure, Unknown};
 use sparkferry_shared::{ErrorClass, RunError};
 use tracing::debug;
 
@@ -23,7 +24,6 @@ use super::operation::{Entry, Fate, Hint, Operation};
 use super::rows;
 use super::session::Session;
 use super::table::Table;
-use crate::engine::{Ended, Failure, Unknown};
 
 /// All that a walk works with.
 pub(super) struct Walk {

@@ -1,11 +1,11 @@
 //! From the first attempt to the last: endings, failures, faults on the way.
 
 use serde_json::json;
+use sparkferry_ports::engine::Fault;
 use sparkferry_shared::{ErrorClass, EventType, Outcome, RunError};
+use sparkferry_testkit::engine::fake::{Call, Trouble};
 
 use super::{Story, TestHost, passing};
-use crate::engine::Fault;
-use crate::engine::fake::{Call, Trouble};
 
 #[tokio::test(start_paused = true)]
 async fn a_run_succeeds_and_its_output_comes_back() {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use sparkferry_shared::{EventType, Outcome};
+use sparkferry_testkit::engine::fake::Call;
 use tokio::time::Instant;
 
 use super::{Story, TestHost, passing};
-use crate::engine::fake::Call;
 
 const MINUTE: Duration = Duration::from_mins(1);
 

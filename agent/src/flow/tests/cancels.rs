@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use sparkferry_ports::engine::{Attached, Engine, Fault, Start};
 use sparkferry_shared::{EventType, Outcome};
+use sparkferry_testkit::engine::fake::{Call, FakeEngine, Trouble};
 use tokio::time::sleep;
 
 use super::{Story, TestHost, passing};
-use crate::engine::fake::{Call, FakeEngine, Trouble};
-use crate::engine::{Attached, Engine, Fault, Start};
 
 /// An engine that permits nothing.
 struct Full(FakeEngine);

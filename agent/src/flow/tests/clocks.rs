@@ -5,12 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use serde_json::json;
+use sparkferry_ports::engine::{Attached, Engine, Fault, Start};
 use sparkferry_shared::{EventType, Outcome};
+use sparkferry_testkit::engine::fake::FakeEngine;
 use tokio::time::{Instant, sleep};
 
 use super::{Story, TestHost};
-use crate::engine::fake::FakeEngine;
-use crate::engine::{Attached, Engine, Fault, Start};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 

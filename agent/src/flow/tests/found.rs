@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
+use sparkferry_ports::engine::{CLOSED, Fault};
 use sparkferry_shared::{ErrorClass, EventType, Outcome, RunError};
+use sparkferry_testkit::engine::fake::{Call, Trouble};
 
 use super::{Story, TestHost};
-use crate::engine::fake::{Call, Trouble};
-use crate::engine::{CLOSED, Fault};
 
 #[tokio::test(start_paused = true)]
 async fn another_worker_finds_the_run_and_goes_on() {

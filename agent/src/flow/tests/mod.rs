@@ -15,13 +15,13 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use sparkferry_ports::engine::{Engine, Fault};
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::{ErrorClass, EventType, Names, Outcome, Request, decode};
+use sparkferry_testkit::engine::fake::{FakeEngine, Trouble, World};
 use tokio::sync::Notify;
 
 use super::{Ending, Flow, Host};
-use crate::engine::fake::{FakeEngine, Trouble, World};
-use crate::engine::{Engine, Fault};
 
 struct TestHost {
     world: World,

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
+use sparkferry_ports::engine::{Attached, Engine, Fault, Start};
 use sparkferry_shared::{ErrorClass, EventType, Outcome};
+use sparkferry_testkit::engine::fake::{Call, FakeEngine, Trouble};
 
 use super::{Story, TestHost, passing};
-use crate::engine::fake::{Call, FakeEngine, Trouble};
-use crate::engine::{Attached, Engine, Fault, Start};
 
 /// An engine whose permits come late, and at a moment at which no timer is looked at.
 struct Late(FakeEngine);

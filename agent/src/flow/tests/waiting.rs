@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use serde_json::json;
+use sparkferry_ports::engine::Fault;
 use sparkferry_shared::EventType::{self, Progress, StateChanged, Submitted};
 use sparkferry_shared::{ErrorClass, Outcome, RunError};
+use sparkferry_testkit::engine::fake::{Call, Trouble};
 use tokio::time::Instant;
 
 use super::{Story, TestHost};
-use crate::engine::Fault;
-use crate::engine::fake::{Call, Trouble};
 
 /// The next call finds that it is too early.
 fn wait_for(story: &Story, message: &str) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
+use sparkferry_sandbox::{Sandbox, SandboxOptions};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
@@ -18,7 +19,6 @@ use url::Url;
 use super::{Credentials, Token};
 use crate::config::{Auth, AzureWorkspace, Reach, SecretSource};
 use crate::http::client::HttpClient;
-use sparkferry_sandbox::{Sandbox, SandboxOptions};
 
 const ME: &str = "api/2.0/preview/scim/v2/Me";
 const WORKSPACE_TOKEN: &str = "oidc/v1/token";

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::queue::Lease;
+use sparkferry_ports::queue::Lease;
 
 /// How long a settled delivery waits for company before it is told to the broker.
 const GATHER: Duration = Duration::from_millis(2);

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::queue::Health;
+use sparkferry_ports::queue::Health;
 
 /// Troubles by where they come from. A trouble stands until its source takes it back.
 pub(super) struct Board {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sparkferry_ports::queue::QueueError;
 use sparkferry_shared::Topology;
 
 use super::connect::{Broker, short};
@@ -11,7 +12,6 @@ use super::link::{connection_name, this_process};
 use super::topology::DELIVERY_LIMIT;
 use super::version::Version;
 use crate::config::{BrokerUrl, QueueSettings};
-use crate::queue::QueueError;
 
 /// The longest that a request is expected to be held: a week.
 const LONGEST_HOLD: Duration = Duration::from_hours(7 * 24);

@@ -11,13 +11,13 @@ use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, RustlsConnector};
 use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
+use sparkferry_ports::queue::QueueError;
 use tokio::time::{Instant, timeout};
 
 use super::door::{Door, place};
 use super::inspect::{self, Inspected};
 use super::tls;
 use crate::config::{BrokerUrl, ConfigError};
-use crate::queue::QueueError;
 
 const URL_FILE: &str = "queue.url_file";
 

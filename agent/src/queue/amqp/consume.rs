@@ -9,6 +9,7 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
+use sparkferry_ports::queue::{Delivery, QueueError};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,6 @@ use super::declare::{LEFT_DELETED, soft};
 use super::link::{Context, Link, Live};
 use super::message;
 use super::version::Version;
-use crate::queue::{Delivery, QueueError};
 
 /// The most deliveries that one channel holds: what a channel that the broker closes takes down.
 const PER_CHANNEL: u32 = 2000;

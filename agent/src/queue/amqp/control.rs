@@ -12,6 +12,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Consumer};
 use serde_json::Value;
+use sparkferry_ports::queue::SentCancel;
 use sparkferry_shared::Cancel;
 use sparkferry_shared::cancel::CANCEL_LIFETIME_SECONDS;
 use tokio::sync::mpsc;
@@ -21,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{Pace, short};
 use super::link::{Context, Link, Live};
 use super::message;
-use crate::queue::SentCancel;
 
 /// Cancels on their way to the worker.
 const WAITING: usize = 1024;

@@ -6,6 +6,7 @@ use lapin::message::BasicGetMessage;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel};
+use sparkferry_ports::queue::{DeadLetter, QueueError, SettleDead};
 use sparkferry_shared::Topology;
 use sparkferry_shared::topology::{DEAD_CONNECTION_HEADER, DEAD_ERROR_HEADER, DEAD_REASON_HEADER};
 
@@ -14,7 +15,6 @@ use super::connect::short;
 use super::link::{Context, Link};
 use super::message;
 use super::publish::Publisher;
-use crate::queue::{DeadLetter, QueueError, SettleDead};
 
 /// The dead letters, oldest first. Each is taken without being acknowledged, and all are given
 /// back at the end; should we die in between, the broker takes them back.

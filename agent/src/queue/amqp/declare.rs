@@ -14,11 +14,11 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Error, ErrorKind, ExchangeKind};
+use sparkferry_ports::queue::QueueError;
 use sparkferry_shared::Topology;
 
 use super::connect::{Broker, short};
 use super::topology::{self, Exchange, Queue};
-use crate::queue::QueueError;
 
 /// How long a queue that somebody deleted is left so: who consumes from one that is made anew at once is
 /// not told that it was deleted.

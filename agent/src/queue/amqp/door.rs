@@ -2,11 +2,11 @@
 
 use lapin::tcp::RustlsConnector;
 use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
+use sparkferry_ports::queue::QueueError;
 use url::{Host, Url};
 
 use super::tls::Certificates;
 use crate::config::Secret;
-use crate::queue::QueueError;
 
 /// Seconds between heartbeats where the URL names none. A dead peer is noticed after two of them;
 /// with RabbitMQ's own 60 that would be two minutes.

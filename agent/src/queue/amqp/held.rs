@@ -1,12 +1,12 @@
 //! Publishing for as long as a lease is held: what must not be lost.
 
+use sparkferry_ports::queue::{Lease, NotPublished, SMALLEST_LIMIT};
 use tokio::time::sleep;
 
 use super::confirm::Published;
 use super::connect::Pace;
 use super::link::Context;
 use super::publish::{Message, Publisher};
-use crate::queue::{Lease, NotPublished, SMALLEST_LIMIT};
 
 /// Publishes until the broker has it, for as long as one of the leases is held. `purpose` is what
 /// the messages are, for the log and the health.

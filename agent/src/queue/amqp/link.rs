@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::{Connection, Event};
+use sparkferry_ports::queue::QueueError;
 use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -17,7 +18,6 @@ use super::declare::Declarer;
 use super::size::LargestMessage;
 use super::version::Version;
 use crate::observe::metrics;
-use crate::queue::QueueError;
 
 /// How often a connection is looked at: one that the broker closes in good order ends without an
 /// event.

@@ -10,6 +10,7 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
+use sparkferry_ports::queue::{Listen, News, QueueError};
 use sparkferry_shared::{Event, Id, RunResult};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -19,7 +20,6 @@ use super::link::{Context, Link, Live};
 use super::message;
 use super::producer::Mine;
 use super::publish::Publisher;
-use crate::queue::{Listen, News, QueueError};
 
 /// News on their way to the listener.
 const WAITING: usize = 1024;

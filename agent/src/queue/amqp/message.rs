@@ -4,6 +4,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use sparkferry_ports::queue::{Answer, Delivery, Lease, Outgoing};
 use sparkferry_shared::decode::Unreadable;
 use sparkferry_shared::event::EVENT_TYPE;
 use sparkferry_shared::result::RESULT_TYPE;
@@ -15,7 +16,6 @@ use super::connect::short;
 use super::inspect::Fault;
 use super::publish::Message;
 use super::trace;
-use crate::queue::{Answer, Delivery, Lease, Outgoing};
 
 pub(super) const TRACE_PARENT: &str = "traceparent";
 pub(super) const TRACE_STATE: &str = "tracestate";

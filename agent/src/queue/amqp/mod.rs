@@ -60,6 +60,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use sparkferry_ports::queue::{
+    Answer, Delivery, Health, Lease, LeaseLost, NotPublished, Outgoing, Queue, QueueError,
+    SentCancel,
+};
 use sparkferry_shared::decode::Unreadable;
 use sparkferry_shared::{Event, Topology};
 use tokio::sync::{mpsc, watch};
@@ -74,10 +78,6 @@ use self::declare::{Declarer, Role};
 use self::link::{Context, Link};
 use self::publish::{Confirms, Publisher};
 use self::replies::Replies;
-use super::{
-    Answer, Delivery, Health, Lease, LeaseLost, NotPublished, Outgoing, Queue, QueueError,
-    SentCancel,
-};
 use crate::config::{BrokerUrl, QueueSettings};
 use crate::observe::metrics;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sparkferry_ports::queue::{DeadLetter, Listen, News, Producer, QueueError, SettleDead};
 use sparkferry_shared::{Cancel, Id, Topology};
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -17,7 +18,6 @@ use super::link::{Context, Link, connection_name, this_process};
 use super::publish::{Confirms, Message, Publisher};
 use super::{dead, listen, message};
 use crate::config::BrokerUrl;
-use crate::queue::{DeadLetter, Listen, News, Producer, QueueError, SettleDead};
 
 /// What the connection is for, in the log and to the broker's operator.
 const ROLE: &str = "producer";

@@ -17,7 +17,11 @@ use jiff::Timestamp;
 use lapin::Channel;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use sparkferry_ports::queue::{
+    Answer, Delivery, NotPublished, Outgoing, Producer, Queue, TraceContext,
+};
 use sparkferry_shared::{Id, Outcome, RunResult, Topology};
+use sparkferry_testkit::queue::conformance::Harness;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
@@ -26,8 +30,6 @@ use uuid::Uuid;
 use super::connect::{Broker, short};
 use super::{AmqpProducer, AmqpQueue};
 use crate::config::{BrokerUrl, QueuePlace, QueueSettings};
-use crate::queue::conformance::Harness;
-use crate::queue::{Answer, Delivery, NotPublished, Outgoing, Producer, Queue, TraceContext};
 
 /// How long a story waits for what must happen: a frozen broker is noticed in two heartbeats, and
 /// a machine that runs all stories at once is slow.
@@ -279,4 +281,4 @@ impl Harness for Namespace {
     }
 }
 
-crate::queue_conformance!(async { Namespace::new(url()) });
+sparkferry_testkit::queue_conformance!(async { Namespace::new(url()) });

@@ -9,10 +9,10 @@ use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError};
+use sparkferry_ports::queue::QueueError;
 use url::Url;
 
 use crate::config::{CA_FILE, CERT_FILE, KEY_FILE};
-use crate::queue::QueueError;
 
 const CA_SETTING: &str = "queue.tls.ca_file";
 const CERT_SETTING: &str = "queue.tls.cert_file";

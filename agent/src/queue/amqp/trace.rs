@@ -1,7 +1,7 @@
 //! The trace headers of a message, within the sizes of W3C's Trace Context. They are passed on into
 //! the header of the result, so what is no trace context, or has no end, is dropped. Pure.
 
-use crate::queue::TraceContext;
+use sparkferry_ports::queue::TraceContext;
 
 /// The longest `tracestate` that everybody must pass on, in bytes.
 const STATE_BYTES: usize = 512;

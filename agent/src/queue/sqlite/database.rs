@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use sparkferry_ports::queue::QueueError;
 
 use super::trouble::{is_busy, queue_error, refused};
-use crate::queue::QueueError;
 
 /// The version of the tables below, kept in `user_version`.
 const VERSION: i64 = 1;

@@ -10,6 +10,7 @@ mod round;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use sparkferry_ports::queue::{Delivery, Health, Outgoing, SentCancel};
 use sparkferry_shared::Event;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,7 +25,6 @@ use super::lease::Seen;
 use super::presence::{Lock, Presence};
 use super::trouble::Trouble;
 use crate::observe::metrics;
-use crate::queue::{Delivery, Health, Outgoing, SentCancel};
 
 /// How often it looks for what other processes wrote.
 pub(super) const LOOK: Duration = Duration::from_millis(20);

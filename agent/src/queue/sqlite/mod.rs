@@ -40,6 +40,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::params;
+use sparkferry_ports::queue::{
+    Answer, Delivery, Health, Lease, LeaseLost, NotPublished, Outgoing, Queue, QueueError,
+    SentCancel,
+};
 use sparkferry_shared::decode::Unreadable;
 use sparkferry_shared::{Event, Topology};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -50,10 +54,6 @@ use self::bell::Bell;
 use self::database::Database;
 use self::desk::{Command, Consumer, Desk, Setup, What, Write};
 use self::presence::Presence;
-use super::{
-    Answer, Delivery, Health, Lease, LeaseLost, NotPublished, Outgoing, Queue, QueueError,
-    SentCancel,
-};
 use crate::observe::metrics;
 
 pub use producer::SqliteProducer;

@@ -4,12 +4,12 @@ use std::collections::{HashSet, VecDeque};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::DeserializeOwned;
+use sparkferry_ports::queue::{Listen, News};
 use sparkferry_shared::{Event, Id, RunResult};
 use tokio::sync::mpsc::Sender;
 use tracing::warn;
 
 use super::trouble::explain;
-use crate::queue::{Listen, News};
 
 /// News that wait to be heard; beyond, they stay in the tables.
 pub(super) const MAX_NEWS: usize = 1024;

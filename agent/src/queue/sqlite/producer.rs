@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{Connection, params};
+use sparkferry_ports::queue::{DeadLetter, Listen, News, Producer, QueueError, SettleDead};
 use sparkferry_shared::{Cancel, Id, Topology};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
@@ -18,7 +19,6 @@ use super::desk::LOOK;
 use super::news::{Listener, MAX_NEWS};
 use super::trouble::{is_busy, queue_error, refused};
 use super::{MAX_COMMANDS, spawn};
-use crate::queue::{DeadLetter, Listen, News, Producer, QueueError, SettleDead};
 
 /// The most that one transaction holds.
 const MAX_BATCH: usize = 512;

@@ -2,10 +2,10 @@
 //! only where the worker still has the request: the session is named in every statement.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use sparkferry_ports::queue::Outgoing;
 use sparkferry_shared::Event;
 
 use super::database::{now, state};
-use crate::queue::Outgoing;
 
 /// Events and cancels older than this are forgotten, in milliseconds: 24 hours, as the contract has
 /// it for cancels.

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
+use sparkferry_ports::queue::{Answer, Delivery, Outgoing};
 use sparkferry_shared::{Id, Topology};
+use sparkferry_testkit::queue::conformance::{Harness, PATIENCE};
 use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
 use super::database::Database;
 use super::{SqliteProducer, SqliteQueue, lease};
-use crate::queue::conformance::{Harness, PATIENCE};
-use crate::queue::{Answer, Delivery, Outgoing};
 
 /// Short, so that the silence of a worker is noticed in about a second.
 const BEAT: Duration = Duration::from_millis(200);
@@ -114,7 +114,7 @@ impl Harness for SqliteHarness {
     }
 }
 
-crate::queue_conformance!(async { SqliteHarness::new() });
+sparkferry_testkit::queue_conformance!(async { SqliteHarness::new() });
 
 fn id(text: &str) -> Id {
     text.parse().expect("an id")

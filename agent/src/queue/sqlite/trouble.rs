@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Error, ErrorCode};
 
-use crate::queue::QueueError;
+use sparkferry_ports::queue::QueueError;
 
 /// Another connection is writing, for longer than we waited.
 pub(super) fn is_busy(error: &Error) -> bool {

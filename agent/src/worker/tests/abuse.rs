@@ -10,10 +10,10 @@ use bytes::Bytes;
 use fastrand::Rng;
 use serde_json::{Value, json};
 use sparkferry_shared::{ErrorClass, Outcome, RunResult, Undecodable, decode};
+use sparkferry_testkit::engine::fake::{Call, Trouble};
 
 use super::memory::Message;
 use super::{CONNECTION, OTHER, STRICT, Story};
-use crate::engine::fake::{Call, Trouble};
 
 /// The messages of a short run.
 const MESSAGES: usize = 5_000;

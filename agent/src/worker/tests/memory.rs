@@ -9,6 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sparkferry_ports::queue::{
+    Answer, Delivery, Health, Lease, LeaseLost, NotPublished, Outgoing, Queue, SentCancel,
+    TraceContext,
+};
 use sparkferry_shared::decode::Unreadable;
 use sparkferry_shared::{Cancel, Event};
 use tokio::sync::{Notify, mpsc, watch};
@@ -16,10 +20,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::CONNECTION;
-use crate::queue::{
-    Answer, Delivery, Health, Lease, LeaseLost, NotPublished, Outgoing, Queue, SentCancel,
-    TraceContext,
-};
 
 /// A message as the queue keeps it.
 #[derive(Debug, Clone, Default)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sparkferry_agent::queue::sqlite::{SqliteProducer, SqliteQueue};
-use sparkferry_agent::queue::{Producer, Queue};
+use sparkferry_ports::queue::{Producer, Queue};
 use sparkferry_shared::Topology;
 use sparkferry_shared::decode::Unreadable;
 

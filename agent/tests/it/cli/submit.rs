@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sparkferry_agent::queue::sqlite::SqliteQueue;
-use sparkferry_agent::queue::{Answer, Outgoing, Queue, TraceContext};
+use sparkferry_ports::queue::{Answer, Outgoing, Queue, TraceContext};
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::{Event, EventType, Names, Outcome, RunResult, Topology};
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use sparkferry_agent::queue::{Listen, News};
+use sparkferry_ports::queue::{Listen, News};
 use sparkferry_shared::{EventType, Outcome};
 use tokio::process::Child;
 use tokio::sync::mpsc::Receiver;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use spark_connect_proto::get_status_response::operation_status::OperationState;
 use sparkferry_agent::engine::spark_connect::SparkConnectEngine;
-use sparkferry_agent::engine::{CLOSED, Change, Ended, Fault, Unknown};
+use sparkferry_ports::engine::{CLOSED, Change, Ended, Fault, Unknown};
 use sparkferry_shared::ErrorClass;
 use tokio::time::{interval, timeout};
 

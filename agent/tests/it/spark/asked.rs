@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sparkferry_agent::engine::{Attached, Change, Ended, Engine, Fault, Run, Start, Unknown};
+use sparkferry_ports::engine::{Attached, Change, Ended, Engine, Fault, Run, Start, Unknown};
 use sparkferry_shared::{Attempt, Names, OnFailure, RunError, Work};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;

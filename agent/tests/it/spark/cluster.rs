@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use sparkferry_agent::queue::News;
+use sparkferry_ports::queue::News;
 use sparkferry_shared::{ErrorClass, EventType, Outcome};
 use tokio::time::timeout;
 

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use sparkferry_agent::config::SparkConnectSettings;
-use sparkferry_agent::engine::Engine;
-use sparkferry_agent::engine::conformance::{self, Harness, SAID, Scenario};
 use sparkferry_agent::engine::spark_connect::SparkConnectEngine;
+use sparkferry_ports::engine::Engine;
 use sparkferry_shared::{Key, Work};
+use sparkferry_testkit::engine::conformance::{self, Harness, SAID, Scenario};
 use uuid::Uuid;
 
 use super::client::BareClient;

@@ -9,7 +9,7 @@ use prost::Message;
 use spark_connect_proto::get_status_response::OperationStatus;
 use spark_connect_proto::get_status_response::operation_status::OperationState;
 use spark_connect_proto::{GetStatusResponse, InterruptResponse};
-use sparkferry_agent::engine::{CLOSED, Ended, Unknown};
+use sparkferry_ports::engine::{CLOSED, Ended, Unknown};
 use sparkferry_shared::{ErrorClass, RunError};
 use tonic::{Code, Status};
 

@@ -13,7 +13,7 @@
 //! | LOST told from unknown | it has no GetStatus |
 
 use serde_json::json;
-use sparkferry_agent::engine::Engine;
+use sparkferry_ports::engine::Engine;
 use sparkferry_shared::{ErrorClass, Outcome};
 use tokio::time::timeout;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use spark_connect_proto::get_status_response::operation_status::OperationState;
-use sparkferry_agent::queue::{News, Producer};
+use sparkferry_ports::queue::{News, Producer};
 use sparkferry_shared::{Id, Key, Names, RunResult};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{interval, timeout};

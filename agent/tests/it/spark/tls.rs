@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sparkferry_agent::config::SparkConnectSettings;
 use sparkferry_agent::engine::spark_connect::SparkConnectEngine;
-use sparkferry_agent::engine::{Engine, Fault};
+use sparkferry_ports::engine::{Engine, Fault};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 
 use serde_json::{Value, json};
-use sparkferry_agent::queue::{News, Producer};
+use sparkferry_ports::queue::{News, Producer};
 use sparkferry_shared::Outcome;
 use tempfile::TempDir;
 use tokio::process::Child;

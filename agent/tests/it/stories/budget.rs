@@ -2,7 +2,7 @@
 //! never notice.
 
 use serde_json::{Value, json};
-use sparkferry_agent::queue::Listen;
+use sparkferry_ports::queue::Listen;
 use sparkferry_shared::{Id, Outcome};
 
 use super::harness::{

@@ -1,7 +1,7 @@
 //! `sparkferry cancel`, at the moments when it is hardest to tell the truth.
 
 use serde_json::{Value, json};
-use sparkferry_agent::queue::{News, Producer};
+use sparkferry_ports::queue::{News, Producer};
 use sparkferry_shared::{EventType, Id, Outcome, RunResult};
 use tokio::process::Child;
 use tokio::sync::mpsc::Receiver;

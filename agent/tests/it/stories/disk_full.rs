@@ -1,6 +1,6 @@
 //! A disk that is full while results are to be written to it.
 
-use sparkferry_agent::queue::News;
+use sparkferry_ports::queue::News;
 
 use super::harness::{FULL_DISK, Heard, Place, Story, Work, count, limit_files, stop};
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::json;
+use sparkferry_ports::queue::Listen;
 use sparkferry_shared::{Outcome, RunResult};
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
@@ -69,7 +70,7 @@ async fn a_flood_is_worked_off_in_bounded_memory_and_holds_up_nobody_else() {
         .map(|number| Work::new(number, 200, "SUCCESS"))
         .collect();
     let ids = good.iter().map(|work| work.id.clone()).collect();
-    let listening = producer.listen(sparkferry_agent::queue::Listen::Mine(ids));
+    let listening = producer.listen(Listen::Mine(ids));
     let mut news = listening.await.expect("the queue is there");
 
     // The queues are there as soon as one has been answered.

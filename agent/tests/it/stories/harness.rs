@@ -14,7 +14,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use sparkferry_agent::queue::amqp::AmqpProducer;
 use sparkferry_agent::queue::sqlite::SqliteProducer;
-use sparkferry_agent::queue::{Listen, News, Producer};
+use sparkferry_ports::queue::{Listen, News, Producer};
 use sparkferry_shared::{Id, Outcome, RunResult, Topology};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};

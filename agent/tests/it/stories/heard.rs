@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use sparkferry_agent::queue::News;
+use sparkferry_ports::queue::News;
 use sparkferry_shared::{EventType, Id, RunResult};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;

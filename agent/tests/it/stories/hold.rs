@@ -1,6 +1,6 @@
 //! A run that lasts longer than a delivery may be held.
 
-use sparkferry_agent::queue::News;
+use sparkferry_ports::queue::News;
 use sparkferry_shared::{EventType, Outcome};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;

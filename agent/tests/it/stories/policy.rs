@@ -1,7 +1,7 @@
 //! A connection with a policy: what is outside it never reaches the workspace.
 
 use serde_json::{Value, json};
-use sparkferry_agent::queue::Listen;
+use sparkferry_ports::queue::Listen;
 use sparkferry_shared::{ErrorClass, Id, Outcome};
 
 use super::harness::{CONNECTION, Heard, Place, Story, count};

@@ -12,7 +12,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value;
 use sparkferry_agent::queue::amqp::AmqpProducer;
-use sparkferry_agent::queue::{Listen, Producer, SettleDead};
+use sparkferry_ports::queue::{Listen, Producer, SettleDead};
 use sparkferry_shared::{Cancel, EventType, Outcome, Topology};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};

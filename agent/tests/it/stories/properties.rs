@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use sparkferry_agent::queue::{DeadLetter, Producer, SettleDead};
+use sparkferry_ports::queue::{DeadLetter, Producer, SettleDead};
 use sparkferry_shared::{Cancel, Outcome, RunResult};
 use tokio::process::Command;
 

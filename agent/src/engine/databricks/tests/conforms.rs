@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 use sparkferry_shared::Key;
+use sparkferry_testkit::engine::conformance::{self, Harness, SAID, Scenario};
 
 use super::*;
-use crate::engine::conformance::{self, Harness, SAID, Scenario};
 
 #[async_trait]
 impl Harness for Ground {

@@ -13,6 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sparkferry_ports::engine::{
+    Attached, Change, Ended, Engine, Fault, Run, Start, State, Unknown,
+};
+use sparkferry_sandbox::{Sandbox, SandboxOptions};
 use sparkferry_shared::{Body, Names, OnFailure, Work};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -20,8 +24,6 @@ use uuid::Uuid;
 
 use super::DatabricksEngine;
 use crate::config::{Auth, DatabricksSettings, Reach, SecretSource};
-use crate::engine::{Attached, Change, Ended, Engine, Fault, Run, Start, State, Unknown};
-use sparkferry_sandbox::{Sandbox, SandboxOptions};
 
 /// A workspace of its own for one test.
 struct Ground {

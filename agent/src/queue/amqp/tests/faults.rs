@@ -6,6 +6,7 @@ mod broker;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use sparkferry_ports::queue::{Listen, News, Producer, Queue};
 use tokio::task::JoinSet;
 
 pub(super) use self::broker::BrokerNode;
@@ -13,7 +14,6 @@ use super::{Namespace, WORKER, finish, next, soon, submit, trouble, url, well};
 use crate::queue::amqp::connect::Broker;
 use crate::queue::amqp::declare::{Declarer, Role};
 use crate::queue::amqp::{AmqpProducer, AmqpQueue, definitions};
-use crate::queue::{Listen, News, Producer, Queue};
 
 /// A node with a namespace on it. The node goes with everything on it.
 fn node(settings: &str) -> (BrokerNode, Namespace) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicGetOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use sparkferry_ports::queue::{DeadLetter, Producer, Queue};
 use tokio::task::spawn_blocking;
 
 use super::faults::{BrokerNode, a_node};
@@ -12,7 +13,6 @@ use super::{Namespace, finish, next, short, soon, submit, url, well};
 use crate::queue::amqp::AmqpProducer;
 use crate::queue::amqp::connect::Broker;
 use crate::queue::amqp::version::Version;
-use crate::queue::{DeadLetter, Producer, Queue};
 
 async fn version(namespace: &Namespace) -> Version {
     let broker = Broker::new(&namespace.url).expect("a URL");

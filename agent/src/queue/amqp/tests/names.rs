@@ -2,12 +2,12 @@
 
 use lapin::options::QueueBindOptions;
 use lapin::types::{AMQPValue, FieldTable};
+use sparkferry_ports::queue::{Producer, Queue, QueueError};
 use sparkferry_shared::{Cancel, Topology};
 
 use super::{CONNECTIONS, Namespace, finish, id, next, short, soon, submit, trouble, url, well};
 use crate::config::BrokerUrl;
 use crate::queue::amqp::{AmqpProducer, check, definitions};
-use crate::queue::{Producer, Queue, QueueError};
 
 #[tokio::test]
 async fn what_the_operator_forgot_is_named() {

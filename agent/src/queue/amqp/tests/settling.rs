@@ -10,9 +10,9 @@ use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
+use sparkferry_ports::queue::Queue;
 
 use super::{Namespace, finish, next, short, soon, submit, url, well};
-use crate::queue::Queue;
 use crate::queue::amqp::confirm::Published;
 use crate::queue::amqp::message;
 use crate::queue::amqp::publish::Message;

@@ -7,6 +7,7 @@ use lapin::options::{
     QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
+use sparkferry_ports::queue::QueueError;
 use sparkferry_shared::decode::Unreadable;
 use sparkferry_shared::event::EventDetails;
 use sparkferry_shared::topology::DEAD_ERROR_HEADER;
@@ -14,7 +15,6 @@ use sparkferry_shared::{Event, EventType};
 
 use super::faults::a_node;
 use super::*;
-use crate::queue::QueueError;
 use crate::queue::amqp::message;
 
 /// What the broker of these stories takes.

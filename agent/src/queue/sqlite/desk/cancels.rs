@@ -1,12 +1,12 @@
 //! Cancels, read for those who want them.
 
 use rusqlite::{Connection, params};
+use sparkferry_ports::queue::SentCancel;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::Desk;
-use crate::queue::SentCancel;
 use crate::queue::sqlite::database::now;
 use crate::queue::sqlite::settle::MEMORY_MS;
 use crate::queue::sqlite::trouble::Trouble;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::Connection;
+use sparkferry_ports::queue::{Delivery, Lease, TraceContext};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,7 +17,6 @@ use crate::queue::sqlite::lease::{self, Pulse};
 use crate::queue::sqlite::presence::{Lock, Presence};
 use crate::queue::sqlite::settle::{self, Taken};
 use crate::queue::sqlite::trouble::Trouble;
-use crate::queue::{Delivery, Lease, TraceContext};
 
 /// What one transaction did, to be remembered once it is committed.
 #[derive(Default)]

@@ -5,12 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sparkferry_ports::queue::{Producer, Queue};
+use sparkferry_testkit::queue::conformance::Harness;
+
 use super::{SqliteHarness, answer, count, id, next, result};
-use crate::queue::conformance::Harness;
 use crate::queue::sqlite::lease::{self, Seen};
 use crate::queue::sqlite::presence::Presence;
 use crate::queue::sqlite::settle;
-use crate::queue::{Producer, Queue};
 
 /// So long that no story sees a second beat.
 const NEVER: Duration = Duration::from_hours(1);

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Barrier};
 
 use rusqlite::Connection;
+use sparkferry_ports::queue::{Producer, Queue, QueueError};
+use sparkferry_testkit::queue::conformance::{Harness, PATIENCE};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::{SqliteHarness, answer, count, id, next, result};
-use crate::queue::conformance::{Harness, PATIENCE};
 use crate::queue::sqlite::database::Database;
 use crate::queue::sqlite::{SqliteQueue, check};
-use crate::queue::{Producer, Queue, QueueError};
 
 #[tokio::test]
 async fn a_locked_database_is_trouble_that_passes_and_loses_nothing() {

@@ -1,14 +1,14 @@
 //! What SQLite promises beyond the port.
 
 use rusqlite::params;
+use sparkferry_ports::queue::{Listen, News, Producer, Queue};
 use sparkferry_shared::Topology;
+use sparkferry_testkit::queue::conformance::{Harness, PATIENCE};
 use tokio::time::timeout;
 
 use super::{SqliteHarness, answer, count, id, next, result};
-use crate::queue::conformance::{Harness, PATIENCE};
 use crate::queue::sqlite::database::now;
 use crate::queue::sqlite::{check, settle};
-use crate::queue::{Listen, News, Producer, Queue};
 
 #[tokio::test]
 async fn a_living_worker_keeps_its_leases_while_dead_ones_lose_theirs() {

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use sparkferry_ports::queue::NotPublished;
 use tokio::sync::mpsc::Receiver;
 
 use super::{
     AT_ONCE, Delivery, Harness, PATIENCE, Producer, Queue, answer, body, finish, id, next,
     nothing_is_left, submit, success, within,
 };
-use crate::queue::NotPublished;
 
 /// A request arrives with its body and its id, and while it is held nobody else gets it.
 pub async fn a_request_is_delivered_once_while_it_is_held<H: Harness>(harness: &H) {

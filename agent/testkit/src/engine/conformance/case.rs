@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use sparkferry_ports::engine::{Attached, Change, Ended, Engine, Fault, Run, Start, Unknown};
 use sparkferry_shared::{Names, OnFailure, Work};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::{Harness, Scenario};
-use crate::engine::{Attached, Change, Ended, Engine, Fault, Run, Start, Unknown};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);

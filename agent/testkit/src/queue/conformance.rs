@@ -21,7 +21,7 @@ use sparkferry_shared::{Event, EventType, Id, Names, Outcome, RunResult};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
-use super::{Answer, Delivery, News, Outgoing, Producer, Queue};
+use sparkferry_ports::queue::{Answer, Delivery, News, Outgoing, Producer, Queue};
 
 pub use deliveries::{
     a_dead_workers_requests_go_to_another, a_large_request_arrives_whole,

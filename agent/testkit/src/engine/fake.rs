@@ -20,7 +20,9 @@ use sparkferry_shared::{ErrorClass, Key, RunError, Work};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Attached, Change, Ended, Engine, Facts, Failure, Fault, Run, Start, State, Unknown};
+use sparkferry_ports::engine::{
+    Attached, Change, Ended, Engine, Facts, Failure, Fault, Run, Start, State, Unknown,
+};
 
 /// What becomes of a run.
 #[derive(Debug, Clone, Default, Deserialize)]

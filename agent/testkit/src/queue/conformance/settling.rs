@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use sparkferry_ports::queue::{Listen, NotPublished, SettleDead};
 use sparkferry_shared::decode::Unreadable;
 
 use super::{
     AT_ONCE, Harness, PATIENCE, Producer, Queue, answer, finish, id, next, next_result,
     nothing_is_left, submit, success, within,
 };
-use crate::queue::{Listen, NotPublished, SettleDead};
 
 /// The producer hears the result, and the request is delivered to nobody again.
 pub async fn a_finished_request_is_gone_and_its_result_heard<H: Harness>(harness: &H) {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use sparkferry_ports::engine::Engine;
 use sparkferry_shared::{Body, Key, Work};
 
 use super::{FakeEngine, World};
-use crate::engine::Engine;
 use crate::engine::conformance::{self, Harness, SAID, Scenario};
 
 #[async_trait]

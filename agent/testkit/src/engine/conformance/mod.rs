@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use sparkferry_ports::engine::{Change, Ended, Engine, Facts, Fault, Start, State, Unknown};
 use sparkferry_shared::{ErrorClass, Key, Work};
 use tokio::time::timeout;
 
 use self::case::{Case, bounded, repeated};
-use super::{Change, Ended, Engine, Facts, Fault, Start, State, Unknown};
 
 /// What a run is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

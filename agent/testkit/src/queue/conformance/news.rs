@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use sparkferry_ports::queue::{Listen, News, SentCancel};
 use sparkferry_shared::{Cancel, EventType, Id};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
@@ -13,7 +14,6 @@ use super::{
     AT_ONCE, Delivery, Harness, PATIENCE, Producer, Queue, answer, body, event, finish, id, next,
     next_result, nothing_is_left, submit, success, within,
 };
-use crate::queue::{Listen, News, SentCancel};
 
 /// Requests in the flood.
 const FLOOD: usize = 2_000;

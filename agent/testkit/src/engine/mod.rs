@@ -1,0 +1,4 @@
+//! For engines.
+
+pub mod conformance;
+pub mod fake;

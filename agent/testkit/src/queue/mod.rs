@@ -1,0 +1,3 @@
+//! For queues.
+
+pub mod conformance;
