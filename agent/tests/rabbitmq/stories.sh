@@ -64,6 +64,7 @@ start() {
       export TEST_AMQP_URL=amqp://guest:guest@127.0.0.1:$port/%2f
       return
     fi
+    kill -0 "$node" 2>/dev/null || break
     sleep 1
   done
   say "the node did not start:"
