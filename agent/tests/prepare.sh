@@ -124,7 +124,7 @@ rabbitmq_of_its_own() {
       apt-get update -qq >&2
       mirror=$(debian_mirror)
     fi
-    [ -n "$mirror" ] || fail "this machine's packages come from no mirror of Debian, as RabbitMQ $version would."
+    [ -n "$mirror" ] || fail "this machine's packages come from no mirror of Debian." "RabbitMQ $version would."
     say "mmdebstrap $suite, for RabbitMQ $version (a minute or two, once)"
     mkdir -p "$place/bin"
     rm -rf --one-file-system "$place/new"
@@ -135,7 +135,12 @@ rabbitmq_of_its_own() {
     found=$(dpkg-query --admindir="$place/new/var/lib/dpkg" --show --showformat '${Version}' rabbitmq-server)
     case $found in
       "$version".*) ;;
-      *) fail "Debian's $suite has RabbitMQ $found, and no $version any more: name another in TEST_RABBITMQ." ;;
+      *)
+        # Debian moves on; that is no fault of what is tested.
+        say "SKIPPED: RabbitMQ $version; Debian's $suite has $found now: name that in TEST_RABBITMQ"
+        rm -rf --one-file-system "$place/new"
+        return
+        ;;
     esac
     touch "$place/new/etc/hosts"
     mv "$place/new" "$place/root"

@@ -1,27 +1,25 @@
 //! A broker that its operator made from `config/definitions.json`, where nobody may do more than
 //! they must.
 
+mod broker;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value;
-use sparkferry_agent::queue::amqp::AmqpProducer;
 use sparkferry_ports::queue::{Listen, Producer, SettleDead};
-use sparkferry_shared::{Cancel, EventType, Outcome, Topology};
+use sparkferry_shared::{Cancel, EventType, Outcome};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-use tokio::task::spawn_blocking;
+use tokio::task::block_in_place;
 
+use self::broker::{Broker, allowed};
 use super::harness::{Heard, Work, Workspace};
-use crate::broker::BrokerNode;
-
-const PASSWORD: &str = "pass";
 
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/definitions.json")
@@ -85,94 +83,6 @@ async fn the_shipped_definitions_are_what_the_program_prints() {
     );
 }
 
-/// A node with the shipped definitions, whose users have passwords.
-struct Broker {
-    node: BrokerNode,
-}
-
-impl Broker {
-    async fn start() -> Self {
-        let starting = spawn_blocking(|| {
-            let node = BrokerNode::start("");
-            let file = shipped();
-            node.ctl(&["import_definitions", file.to_str().expect("a path")]);
-            for user in ["worker", "producer-prod", "producer-lake", "operator"] {
-                node.ctl(&["change_password", &format!("sparkferry-{user}"), PASSWORD]);
-            }
-            Self { node }
-        });
-        starting.await.expect("it starts")
-    }
-
-    fn url(&self, user: &str) -> String {
-        let login = format!("sparkferry-{user}:{PASSWORD}@");
-        let url = self.node.url().replace("guest:guest@", &login);
-        url.replace("/%2f", "/sparkferry")
-    }
-
-    async fn producer(&self, user: &str) -> AmqpProducer {
-        let topology = Topology::new("sparkferry");
-        let url = self.url(user).into();
-        let connecting = AmqpProducer::connect(&url, &topology, false);
-        connecting.await.expect("it may connect")
-    }
-
-    async fn channel(&self, user: &str) -> Channel {
-        let url = self.url(user);
-        let connecting = Connection::connect(&url, ConnectionProperties::default());
-        let connection = connecting.await.expect("it may connect");
-        connection.create_channel().await.expect("it is connected")
-    }
-
-    /// Whether publishing is allowed; that no queue may get it is another matter.
-    async fn may_publish(&self, user: &str, exchange: &str, key: &str) -> bool {
-        let channel = self.channel(user).await;
-        let options = ConfirmSelectOptions::default();
-        channel.confirm_select(options).await.expect("a channel");
-        let publishing = channel.basic_publish(
-            exchange.into(),
-            key.into(),
-            BasicPublishOptions::default(),
-            b"{}",
-            BasicProperties::default(),
-        );
-        allowed(publishing.await.expect("it is sent").await)
-    }
-
-    async fn may_consume(&self, user: &str, queue: &str) -> bool {
-        let channel = self.channel(user).await;
-        let consuming = channel.basic_consume(
-            queue.into(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        allowed(consuming.await)
-    }
-
-    async fn may_declare(&self, user: &str, queue: &str) -> bool {
-        let options = QueueDeclareOptions::durable();
-        let channel = self.channel(user).await;
-        allowed(
-            channel
-                .queue_declare(queue.into(), options, FieldTable::default())
-                .await,
-        )
-    }
-
-    async fn may_bind(&self, user: &str, queue: &str, exchange: &str) -> bool {
-        let channel = self.channel(user).await;
-        let binding = channel.queue_bind(
-            queue.into(),
-            exchange.into(),
-            "#".into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        allowed(binding.await)
-    }
-}
-
 /// Makes the exchange of requests a direct one, as workers that declare it do.
 async fn requests_become_direct(broker: &Broker) {
     let all = [
@@ -201,17 +111,6 @@ async fn requests_become_direct(broker: &Broker) {
     made.await.expect("it is gone");
 }
 
-/// Refused is refused for want of a permission, and for nothing else.
-fn allowed<T>(tried: lapin::Result<T>) -> bool {
-    match tried {
-        Ok(_) => true,
-        Err(error) => {
-            assert!(error.to_string().contains("ACCESS_REFUSED"), "{error}");
-            false
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_shipped_definitions_everybody_can_work_and_nobody_can_do_more() {
     let broker = Broker::start().await;
@@ -220,12 +119,16 @@ async fn with_the_shipped_definitions_everybody_can_work_and_nobody_can_do_more(
     let program = Program::new(&configuration(&queue, &workspace.host));
     let check = program.command(&["check"]).output().await.expect("it runs");
     assert!(check.status.success(), "{check:?}");
+    // It looks for nothing that it may not see.
+    let told = String::from_utf8(check.stdout).expect("text");
+    assert!(!told.contains("may not look"), "{told}");
     let _worker = program.worker();
 
     everybody_can_work(&broker, &workspace).await;
     a_producer_reaches_its_own_connection_alone(&broker).await;
     a_worker_makes_nothing_and_starts_nothing(&broker).await;
     an_operator_takes_no_requests(&broker).await;
+    what_cannot_be_seen_is_no_error(&broker, &program).await;
 
     // Why the definitions have a topic exchange: on a direct one keys are not looked at.
     requests_become_direct(&broker).await;
@@ -234,6 +137,45 @@ async fn with_the_shipped_definitions_everybody_can_work_and_nobody_can_do_more(
             .may_publish("producer-prod", "sparkferry.requests", "lake")
             .await
     );
+}
+
+/// Since RabbitMQ 4.3 who has no permission on a name may not even look for it.
+async fn what_cannot_be_seen_is_no_error(broker: &Broker, program: &Program) {
+    let ctl = |arguments: &[&str]| block_in_place(|| broker.node.ctl(arguments));
+    let user = "sparkferry-worker";
+    let write = r"^sparkferry\.results$";
+    ctl(&[
+        "set_permissions",
+        "-p",
+        "sparkferry",
+        user,
+        "^$",
+        write,
+        ".*",
+    ]);
+    let check = program.command(&["check"]).output().await.expect("it runs");
+    assert!(check.status.success(), "{check:?}");
+    let told = String::from_utf8(check.stdout).expect("text");
+    assert!(!told.contains("may not look"), "it may read all: {told}");
+
+    ctl(&[
+        "set_permissions",
+        "-p",
+        "sparkferry",
+        user,
+        "^$",
+        write,
+        "^$",
+    ]);
+    let check = program.command(&["check"]).output().await.expect("it runs");
+    assert!(check.status.success(), "{check:?}");
+    let told = String::from_utf8(check.stdout).expect("text");
+    let hidden = "may not look for: sparkferry.events, sparkferry.dead, sparkferry.control";
+    let numbers = ctl(&["version"]);
+    let mut numbers = numbers.trim().split('.').map(str::parse::<u32>);
+    let mut next = || numbers.next().expect("a number").expect("a number");
+    let version = (next(), next());
+    assert_eq!(told.contains(hidden), version >= (4, 3), "{told}");
 }
 
 async fn everybody_can_work(broker: &Broker, workspace: &Workspace) {
@@ -258,6 +200,8 @@ async fn everybody_can_work(broker: &Broker, workspace: &Workspace) {
         connection: None,
         reason: None,
     };
+    let watching = operator.listen(Listen::Everything).await;
+    drop(watching.expect("it may watch"));
     operator.cancel(&cancel).await.expect("it may cancel");
     let mut heard = Heard::default();
     heard.listen(&mut news, 2).await;

@@ -62,8 +62,8 @@ async fn since_4_3_a_short_timeout_of_the_broker_takes_nothing_from_a_worker() {
     let qos = channel.basic_qos(1, BasicQosOptions::default());
     qos.await.expect("a channel");
     let name = namespace.topology.requests_queue("lake");
-    let (options, nothing) = (BasicConsumeOptions::default(), FieldTable::default());
-    let consuming = channel.basic_consume(short(&name), short(""), options, nothing);
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    let consuming = channel.basic_consume(short(&name), short(""), options, arguments);
     let mut theirs = consuming.await.expect("the queue is there");
     let delivered = soon("their delivery", theirs.next()).await;
     delivered.expect("one").expect("a delivery");
