@@ -214,5 +214,4 @@ impl Seen {
 }
 
 #[cfg(test)]
-#[path = "wait_tests.rs"]
 mod tests;

@@ -370,5 +370,4 @@ impl Drop for Following {
 }
 
 #[cfg(test)]
-#[path = "book_tests.rs"]
 mod tests;

@@ -408,5 +408,4 @@ impl Run for Following {
 }
 
 #[cfg(test)]
-#[path = "fake_tests.rs"]
 mod tests;

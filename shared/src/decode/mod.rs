@@ -371,5 +371,4 @@ fn check_spark_connect(work: SparkConnect) -> Result<SparkConnect, FieldFault> {
 }
 
 #[cfg(test)]
-#[path = "decode_tests.rs"]
 mod tests;

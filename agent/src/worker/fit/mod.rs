@@ -191,5 +191,4 @@ fn least(result: &RunResult, size: usize, limit: usize) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[path = "fit_tests.rs"]
 mod tests;

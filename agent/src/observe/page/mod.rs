@@ -18,15 +18,15 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route(
             "/",
-            get(async || part("text/html", include_str!("page/page.html"))),
+            get(async || part("text/html", include_str!("page.html"))),
         )
         .route(
             "/page.css",
-            get(async || part("text/css", include_str!("page/page.css"))),
+            get(async || part("text/css", include_str!("page.css"))),
         )
         .route(
             "/page.js",
-            get(async || part("text/javascript", include_str!("page/page.js"))),
+            get(async || part("text/javascript", include_str!("page.js"))),
         )
 }
 

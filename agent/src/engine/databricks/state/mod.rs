@@ -302,5 +302,4 @@ fn ending(verdict: Verdict, state: &State, status: &Status) -> Ended {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

@@ -269,5 +269,4 @@ pub(super) fn latest(attempts: Vec<Task>) -> Vec<Task> {
 }
 
 #[cfg(test)]
-#[path = "known_tests.rs"]
 mod tests;

@@ -322,5 +322,4 @@ impl Said {
 }
 
 #[cfg(test)]
-#[path = "error_tests.rs"]
 mod tests;
