@@ -9,11 +9,11 @@ use std::process::Command;
 use sparkferry_agent::queue::amqp::AmqpProducer;
 use sparkferry_ports::queue::{Producer, QueueError};
 use sparkferry_shared::{Id, Topology};
+use sparkferry_testkit::story::broker::BrokerNode;
 use tempfile::TempDir;
 use tokio::task::{block_in_place, spawn_blocking};
 
 use crate::authority::{Age, Authority, write};
-use crate::broker::BrokerNode;
 
 /// A broker that speaks TLS and wants to see a certificate, and a folder with everybody's files.
 struct Secured {

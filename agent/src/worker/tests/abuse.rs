@@ -11,8 +11,8 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use sparkferry_shared::{ErrorClass, Outcome, RunResult, Undecodable, decode};
 use sparkferry_testkit::engine::fake::{Call, Trouble};
+use sparkferry_testkit::queue::memory::Message;
 
-use super::memory::Message;
 use super::{CONNECTION, OTHER, STRICT, Story};
 
 /// The messages of a short run.

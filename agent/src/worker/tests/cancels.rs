@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use sparkferry_shared::{Cancel, Outcome, RunResult};
+use sparkferry_testkit::queue::memory::Message;
 use tokio::time::timeout;
 
-use super::memory::Message;
 use super::{CONNECTION, OTHER, Story};
 
 fn cancel(id: &str, connection: Option<&str>, reason: &str) -> Cancel {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use sparkferry_shared::{Outcome, RunResult};
+use sparkferry_testkit::queue::memory::Message;
 use tokio::time::sleep;
 
-use super::memory::Message;
 use super::{CONNECTION, Story};
 
 /// As RabbitMQ's consumer timeout wants it.

@@ -4,7 +4,6 @@ mod abuse;
 mod cancels;
 mod large;
 mod long;
-mod memory;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use sparkferry_ports::queue::Outgoing;
 use sparkferry_shared::{Cancel, Outcome, RunResult, Topology, WorkKind};
 use sparkferry_testkit::engine::fake::{FakeEngine, World};
+use sparkferry_testkit::queue::memory::{MemoryQueue, Message};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -23,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Parts, Served, Worker};
 use crate::config::PolicySettings;
-use memory::{MemoryQueue, Message};
 
 const CONNECTION: &str = "prod";
 /// Another one of the same worker, in the same world.

@@ -1,3 +1,4 @@
 //! For queues.
 
 pub mod conformance;
+pub mod memory;

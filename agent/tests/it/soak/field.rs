@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sparkferry_testkit::story::broker::BrokerNode;
+use sparkferry_testkit::story::proxy::Proxy;
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -16,8 +18,6 @@ use super::operator;
 use super::plan::Line;
 use super::poison::Poisoner;
 use super::strikes::Ills;
-use crate::broker::BrokerNode;
-use crate::proxy::Proxy;
 use crate::stories::harness::{Ground, Place, Workspace, stop};
 
 /// After so long without a sign of life the broker gives a worker's deliveries to others.

@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde_json::Value;
 use sparkferry_agent::queue::amqp::definitions_with_users;
 use sparkferry_shared::{Id, Outcome, Topology};
+use sparkferry_testkit::story::poison::{Becomes, Poison, all};
+use sparkferry_testkit::story::raw::RawProducer;
 use tokio::time::{interval, timeout};
 use url::Url;
 
 use super::books::Books;
 use super::field::{Field, Node, Queue};
-use crate::poison::{Becomes, Poison, all};
-use crate::raw::RawProducer;
 use crate::stories::harness::{CONNECTION, Ground, PATIENCE, Work};
 
 const USER: &str = "narrow";

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use sparkferry_testkit::story::broker::BrokerNode;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::field::{Field, Node};
 use super::plan::{Fault, Plan};
-use crate::broker::BrokerNode;
 use crate::stories::harness::{FULL_DISK, limit_files, signal};
 
 /// What [`Fault::Delay`] adds to each piece.

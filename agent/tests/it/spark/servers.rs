@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use sparkferry_testkit::story::broker::free_port;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 
 use super::client::BareClient;
-use crate::broker::free_port;
 
 /// Made by `agent/tests/prepare.sh test`.
 pub(super) const PYTHON: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/python");

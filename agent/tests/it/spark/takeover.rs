@@ -2,11 +2,11 @@
 
 use spark_connect_proto::get_status_response::operation_status::OperationState;
 use sparkferry_shared::{EventType, Outcome, RunResult};
+use sparkferry_testkit::story::proxy::Proxy;
 
 use super::attended::killed_after_a_result_that_waits_for_nothing;
 use super::servers::SparkServer;
 use super::stage::{Stage, Submitted, rows, slow_insert, statements};
-use crate::proxy::Proxy;
 use crate::stories::harness::Place;
 
 /// How often one request changes hands in [`ten_times_in_a_row`].

@@ -7,6 +7,8 @@ use std::net::TcpListener;
 use serde_json::{Value, json};
 use sparkferry_ports::queue::{News, Producer};
 use sparkferry_shared::Outcome;
+use sparkferry_testkit::story::broker::BrokerNode;
+use sparkferry_testkit::story::proxy::Proxy;
 use tempfile::TempDir;
 use tokio::process::Child;
 use tokio::sync::mpsc::Receiver;
@@ -18,8 +20,6 @@ use super::harness::{
     Heard, PATIENCE, Place, Story, Work, count, one_run_for_each_attempt, signal,
 };
 use crate::authority::{Age, Authority, terminate, write};
-use crate::broker::BrokerNode;
-use crate::proxy::Proxy;
 
 /// A worker with one request, and what it says of itself.
 struct Day {

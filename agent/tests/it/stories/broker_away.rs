@@ -1,9 +1,9 @@
 //! RabbitMQ stopped and started under load.
 
+use sparkferry_testkit::story::broker::BrokerNode;
 use tokio::task::spawn_blocking;
 
 use super::harness::{Heard, Place, Story, Work};
-use crate::broker::BrokerNode;
 
 const REQUESTS: usize = 100;
 /// How many results are awaited before each stop.

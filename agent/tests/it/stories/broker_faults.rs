@@ -2,10 +2,10 @@
 
 use lapin::options::QueueDeleteOptions;
 use lapin::{Connection, ConnectionProperties};
+use sparkferry_testkit::story::broker::BrokerNode;
 use tokio::task::spawn_blocking;
 
 use super::harness::{CONNECTION, Heard, Place, Story, Work, count};
-use crate::broker::BrokerNode;
 
 const REQUESTS: usize = 40;
 

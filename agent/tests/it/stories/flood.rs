@@ -8,11 +8,11 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::json;
 use sparkferry_ports::queue::Listen;
 use sparkferry_shared::{Outcome, RunResult};
+use sparkferry_testkit::story::broker::BrokerNode;
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 
 use super::harness::{CONNECTION, Heard, OTHER, Place, Story, Work, count, peak_memory};
-use crate::broker::BrokerNode;
 
 /// So many may be under way: what a worker holds of the flood.
 const ACTIVE: usize = 20;

@@ -22,16 +22,17 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{interval, timeout};
 use uuid::Uuid;
 
-pub(crate) use super::heard::{Heard, Work, one_run_for_each_attempt};
-pub(crate) use super::processes::{FULL_DISK, limit_files, peak_memory, signal, stop};
-pub(crate) use super::workspace::{Workspace, count};
+pub(crate) use sparkferry_testkit::story::processes::{
+    FULL_DISK, limit_files, peak_memory, signal, stop,
+};
+pub(crate) use sparkferry_testkit::story::{
+    Heard, PATIENCE, Work, Workspace, count, one_run_for_each_attempt,
+};
 
 /// The connection of all stories.
 pub(crate) const CONNECTION: &str = "prod";
 /// A further one, of those that [`Story::with_another`] has.
 pub(super) const OTHER: &str = "lake";
-/// How long anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The queue of [`Place::Sqlite`], in the story's folder.
 const DATABASE: &str = "queue.db";

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 use sparkferry_shared::Outcome;
+use sparkferry_testkit::story::broker::BrokerNode;
 
 use super::harness::{Heard, Place, Story, Work, one_run_for_each_attempt};
-use crate::broker::BrokerNode;
 
 /// What the broker takes; an output of the sandbox is larger.
 const MAX: usize = 65_536;

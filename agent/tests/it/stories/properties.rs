@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sparkferry_ports::queue::{DeadLetter, Producer, SettleDead};
 use sparkferry_shared::{Cancel, Outcome, RunResult};
+use sparkferry_testkit::story::poison::{Becomes, Poison, all};
+use sparkferry_testkit::story::raw::RawProducer;
 use tokio::process::Command;
 
 use super::harness::{CONNECTION, Heard, Place, Story, Work, stop};
-use crate::poison::{Becomes, Poison, all};
-use crate::raw::RawProducer;
 
 fn url(place: &Place) -> String {
     match place {

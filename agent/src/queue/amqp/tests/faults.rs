@@ -1,19 +1,16 @@
 //! Stories of bad days: a node of our own is stopped, killed, frozen and starved.
 
-#[path = "../../../../tests/it/broker.rs"]
-mod broker;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use sparkferry_ports::queue::{Listen, News, Producer, Queue};
 use tokio::task::JoinSet;
 
-pub(super) use self::broker::BrokerNode;
 use super::{Namespace, WORKER, finish, next, soon, submit, trouble, url, well};
 use crate::queue::amqp::connect::Broker;
 use crate::queue::amqp::declare::{Declarer, Role};
 use crate::queue::amqp::{AmqpProducer, AmqpQueue, definitions};
+pub(super) use sparkferry_testkit::story::broker::BrokerNode;
 
 /// A node with a namespace on it. The node goes with everything on it.
 fn node(settings: &str) -> (BrokerNode, Namespace) {

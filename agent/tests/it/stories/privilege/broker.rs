@@ -8,10 +8,10 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use sparkferry_agent::queue::amqp::AmqpProducer;
 use sparkferry_shared::Topology;
+use sparkferry_testkit::story::broker::BrokerNode;
 use tokio::task::spawn_blocking;
 
 use super::shipped;
-use crate::broker::BrokerNode;
 
 const PASSWORD: &str = "pass";
 

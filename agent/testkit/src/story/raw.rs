@@ -34,13 +34,13 @@ const PUBLISH: [u8; 4] = [0, 60, 0, 40];
 const ACK: [u8; 4] = [0, 60, 0, 80];
 
 /// Its connection, with one channel.
-pub(crate) struct RawProducer {
+pub struct RawProducer {
     socket: TcpStream,
 }
 
 impl RawProducer {
     /// Logs in as the URL says.
-    pub(crate) async fn connect(url: &str) -> io::Result<Self> {
+    pub async fn connect(url: &str) -> io::Result<Self> {
         let url: Url = url.parse().map_err(io::Error::other)?;
         let host = url.host_str().unwrap_or("127.0.0.1");
         let port = url.port().unwrap_or(5672);
@@ -72,7 +72,7 @@ impl RawProducer {
     }
 
     /// Publishes a message and waits for its confirm. The properties begin with their flags.
-    pub(crate) async fn publish(
+    pub async fn publish(
         &mut self,
         exchange: &str,
         routing_key: &[u8],
@@ -131,13 +131,13 @@ impl RawProducer {
 }
 
 /// What is preceded by its length of one byte.
-pub(crate) fn short(text: &[u8]) -> Vec<u8> {
+pub fn short(text: &[u8]) -> Vec<u8> {
     let length = u8::try_from(text.len()).expect("a short string is short");
     [&[length], text].concat()
 }
 
 /// What is preceded by its length of four bytes.
-pub(crate) fn long(content: &[u8]) -> Vec<u8> {
+pub fn long(content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(content.len()).expect("it is no monster");
     [&length.to_be_bytes(), content].concat()
 }

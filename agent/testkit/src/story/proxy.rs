@@ -3,7 +3,6 @@
 //! It listens on a free port of 127.0.0.1, forwards to one target, and on command cuts, halves,
 //! delays or holds back what passes. Dropping it cuts everything.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -38,7 +37,7 @@ struct Shared {
 }
 
 /// A proxy. Orders hold for the connections that are open and for those to come.
-pub(crate) struct Proxy {
+pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
@@ -46,7 +45,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Forwards to `target`, which need not be there yet: a client is cut off while it isn't.
-    pub(crate) async fn to(target: SocketAddr) -> Self {
+    pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared {
@@ -73,45 +72,45 @@ impl Proxy {
     }
 
     /// Where clients come in.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// How many clients have come so far.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::Relaxed)
     }
 
     /// Cuts every connection that is open, as a reset. The next ones are served.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         let mut cut = self.shared.cut.lock().expect("unpoisoned");
         std::mem::take(&mut *cut).cancel();
     }
 
     /// Lets so many more bytes pass to clients, all connections together, and cuts the connection
     /// that would carry the next one. After that one cut there is no limit.
-    pub(crate) fn cut_after(&self, bytes: usize) {
+    pub fn cut_after(&self, bytes: usize) {
         self.shared.left.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether the cut ordered by [`Self::cut_after`] is still to come.
-    pub(crate) fn cut_is_due(&self) -> bool {
+    pub fn cut_is_due(&self) -> bool {
         self.shared.left.load(Ordering::Relaxed) != UNLIMITED
     }
 
     /// Makes each piece pass later.
-    pub(crate) fn delay(&self, by: Duration) {
+    pub fn delay(&self, by: Duration) {
         self.shared.flow.send_replace(Flow::Delay(by));
     }
 
     /// Lets nothing pass, as a network that loses everything: connections stay open, new ones are
     /// accepted, and no byte moves before [`Self::pass`].
-    pub(crate) fn hold(&self) {
+    pub fn hold(&self) {
         self.shared.flow.send_replace(Flow::Hold);
     }
 
     /// Back to normal: what was held passes now.
-    pub(crate) fn pass(&self) {
+    pub fn pass(&self) {
         self.shared.flow.send_replace(Flow::Pass);
     }
 }
@@ -192,56 +191,63 @@ fn take(left: &AtomicUsize, wanted: usize) -> usize {
     before.unwrap_or(UNLIMITED).min(wanted)
 }
 
-/// Sends back what it is sent.
-async fn echo() -> (SocketAddr, JoinHandle<Infallible>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    let serving = tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.expect("a client");
-            tokio::spawn(async move {
-                let (mut reads, mut writes) = stream.split();
-                tokio::io::copy(&mut reads, &mut writes).await
-            });
-        }
-    });
-    (address, serving)
-}
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
 
-#[tokio::test]
-async fn it_forwards_holds_and_cuts_on_command() {
-    let (target, serving) = echo().await;
-    let proxy = Proxy::to(target).await;
-    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
-    let mut reply = [0; 5];
-    client.write_all(b"hello").await.unwrap();
-    client.read_exact(&mut reply).await.unwrap();
-    assert_eq!(&reply, b"hello");
+    use super::*;
 
-    proxy.hold();
-    client.write_all(b"later").await.unwrap();
-    let held = client.read_exact(&mut reply);
-    let held = tokio::time::timeout(Duration::from_millis(50), held).await;
-    assert!(held.is_err(), "it passed: {reply:?}");
-    proxy.pass();
-    client.read_exact(&mut reply).await.unwrap();
-    assert_eq!(&reply, b"later");
+    /// Sends back what it is sent.
+    async fn echo() -> (SocketAddr, JoinHandle<Infallible>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let serving = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("a client");
+                tokio::spawn(async move {
+                    let (mut reads, mut writes) = stream.split();
+                    tokio::io::copy(&mut reads, &mut writes).await
+                });
+            }
+        });
+        (address, serving)
+    }
 
-    proxy.delay(Duration::from_millis(1));
-    proxy.cut_after(7);
-    client.write_all(b"piece").await.unwrap();
-    client.read_exact(&mut reply).await.unwrap();
-    assert!(proxy.cut_is_due());
-    client.write_all(b"piece").await.unwrap();
-    let mut rest = Vec::new();
-    assert!(client.read_to_end(&mut rest).await.is_err(), "{rest:?}");
-    assert!(!proxy.cut_is_due());
+    #[tokio::test]
+    async fn it_forwards_holds_and_cuts_on_command() {
+        let (target, serving) = echo().await;
+        let proxy = Proxy::to(target).await;
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        let mut reply = [0; 5];
+        client.write_all(b"hello").await.unwrap();
+        client.read_exact(&mut reply).await.unwrap();
+        assert_eq!(&reply, b"hello");
 
-    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
-    client.write_all(b"again").await.unwrap();
-    client.read_exact(&mut reply).await.unwrap();
-    proxy.cut();
-    assert!(client.read(&mut reply).await.is_err());
-    assert_eq!(proxy.accepted(), 2);
-    serving.abort();
+        proxy.hold();
+        client.write_all(b"later").await.unwrap();
+        let held = client.read_exact(&mut reply);
+        let held = tokio::time::timeout(Duration::from_millis(50), held).await;
+        assert!(held.is_err(), "it passed: {reply:?}");
+        proxy.pass();
+        client.read_exact(&mut reply).await.unwrap();
+        assert_eq!(&reply, b"later");
+
+        proxy.delay(Duration::from_millis(1));
+        proxy.cut_after(7);
+        client.write_all(b"piece").await.unwrap();
+        client.read_exact(&mut reply).await.unwrap();
+        assert!(proxy.cut_is_due());
+        client.write_all(b"piece").await.unwrap();
+        let mut rest = Vec::new();
+        assert!(client.read_to_end(&mut rest).await.is_err(), "{rest:?}");
+        assert!(!proxy.cut_is_due());
+
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        client.write_all(b"again").await.unwrap();
+        client.read_exact(&mut reply).await.unwrap();
+        proxy.cut();
+        assert!(client.read(&mut reply).await.is_err());
+        assert_eq!(proxy.accepted(), 2);
+        serving.abort();
+    }
 }

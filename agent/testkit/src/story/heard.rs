@@ -8,24 +8,29 @@ use sparkferry_shared::{EventType, Id, RunResult};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
-use super::harness::PATIENCE;
+use super::PATIENCE;
 use super::workspace::count;
 
 /// One request: a one-time run of one task.
-pub(crate) struct Work {
-    pub(crate) id: Id,
-    pub(crate) duration_ms: usize,
-    /// What becomes of its first attempt, its second, and so on.
-    pub(crate) outcomes: &'static str,
+pub struct Work {
+    /// Its id.
+    pub id: Id,
+    /// How long each of its runs takes, in milliseconds.
+    pub duration_ms: usize,
+    /// What becomes of its first attempt, its second, and so on: result states and termination codes,
+    /// separated by commas.
+    pub outcomes: &'static str,
     /// Its label `team`.
-    pub(super) label: Option<&'static str>,
-    /// The shortest wait before another attempt; the longest is twice that.
-    pub(super) retry_after_ms: usize,
-    pub(super) wait: bool,
+    pub label: Option<&'static str>,
+    /// The shortest wait before another attempt, in milliseconds; the longest is twice that.
+    pub retry_after_ms: usize,
+    /// Its result is wanted when its run has ended, not when it was accepted.
+    pub wait: bool,
 }
 
 impl Work {
-    pub(crate) fn new(number: usize, duration_ms: usize, outcomes: &'static str) -> Self {
+    /// The nth request.
+    pub fn new(number: usize, duration_ms: usize, outcomes: &'static str) -> Self {
         Self {
             id: format!("work-{number}").parse().expect("an id"),
             duration_ms,
@@ -36,7 +41,8 @@ impl Work {
         }
     }
 
-    pub(crate) fn body(&self) -> Vec<u8> {
+    /// As a producer publishes it.
+    pub fn body(&self) -> Vec<u8> {
         let parameters = json!({
             "sandbox.duration_ms": self.duration_ms.to_string(),
             "sandbox.outcomes": self.outcomes,
@@ -60,14 +66,16 @@ impl Work {
 
 /// What a producer has heard so far.
 #[derive(Default)]
-pub(crate) struct Heard {
-    pub(crate) results: BTreeMap<Id, RunResult>,
-    pub(crate) events: Vec<(Id, EventType)>,
+pub struct Heard {
+    /// The results, by their requests.
+    pub results: BTreeMap<Id, RunResult>,
+    /// The events, in the order in which they came.
+    pub events: Vec<(Id, EventType)>,
 }
 
 impl Heard {
     /// Listens until so many distinct requests have had such an event.
-    pub(super) async fn events_of(
+    pub async fn events_of(
         &mut self,
         news: &mut Receiver<News>,
         event_type: EventType,
@@ -91,7 +99,7 @@ impl Heard {
     }
 
     /// Listens until there are so many distinct results. A result that comes twice is the same.
-    pub(crate) async fn listen(&mut self, news: &mut Receiver<News>, wanted: usize) {
+    pub async fn listen(&mut self, news: &mut Receiver<News>, wanted: usize) {
         while self.results.len() < wanted {
             let heard = timeout(PATIENCE, news.recv()).await;
             let heard = heard.unwrap_or_else(|_| {
@@ -111,7 +119,7 @@ impl Heard {
 }
 
 /// Exactly one run for each attempt that was reported, and no other.
-pub(crate) fn one_run_for_each_attempt(heard: &Heard, stats: &Value) {
+pub fn one_run_for_each_attempt(heard: &Heard, stats: &Value) {
     let reported: BTreeMap<String, u64> = heard
         .results
         .values()

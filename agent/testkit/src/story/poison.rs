@@ -1,7 +1,7 @@
 //! Messages that each once stopped every worker that met them, and some of their kind. Their bodies
 //! are requests like any other; it is the properties that nobody should send.
 
-use crate::raw::{long, short};
+use super::raw::{long, short};
 
 /// A message's flags, by what they announce.
 const CONTENT_TYPE: u16 = 1 << 15;
@@ -14,7 +14,7 @@ const TIMESTAMP: u16 = 1 << 6;
 
 /// What becomes of a request with such properties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Becomes {
+pub enum Becomes {
     /// It runs as if it had none.
     Succeeds,
     /// It goes to the dead letters: its properties can't be read.
@@ -22,15 +22,17 @@ pub(crate) enum Becomes {
 }
 
 /// Properties that nobody should send.
-pub(crate) struct Poison {
-    pub(crate) name: &'static str,
-    pub(crate) becomes: Becomes,
+pub struct Poison {
+    /// What they are called.
+    pub name: &'static str,
+    /// What becomes of a request that has them.
+    pub becomes: Becomes,
     /// On the wire, their flags first.
-    pub(crate) properties: Vec<u8>,
+    pub properties: Vec<u8>,
 }
 
 /// All of them.
-pub(crate) fn all() -> Vec<Poison> {
+pub fn all() -> Vec<Poison> {
     use Becomes::{Buried, Succeeds};
     vec![
         // lapin's stack overflowed, and the process aborted.
@@ -86,7 +88,7 @@ pub(crate) fn all() -> Vec<Poison> {
 
 impl Poison {
     /// The id of the nth request with these properties.
-    pub(crate) fn id(&self, nth: usize) -> String {
+    pub fn id(&self, nth: usize) -> String {
         format!("poison-{nth}-{}", self.name)
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Ends a worker by SIGTERM, as it promises.
-pub(crate) async fn stop(worker: &mut Child) {
+pub async fn stop(worker: &mut Child) {
     signal(worker, "TERM").await;
     let ended = timeout(STOP_LIMIT, worker.wait()).await;
     let ended = ended.unwrap_or_else(|_| panic!("it runs on after {STOP_LIMIT:?}"));
@@ -18,7 +18,7 @@ pub(crate) async fn stop(worker: &mut Child) {
 }
 
 /// The most memory that a process has had so far, in MiB.
-pub(crate) fn peak_memory(process: &Child) -> usize {
+pub fn peak_memory(process: &Child) -> usize {
     let id = process.id().expect("it runs");
     let status = fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -27,7 +27,7 @@ pub(crate) fn peak_memory(process: &Child) -> usize {
 }
 
 /// Sends a signal by its name, such as `STOP`.
-pub(crate) async fn signal(worker: &Child, name: &str) {
+pub async fn signal(worker: &Child, name: &str) {
     let pid = worker.id().expect("it runs").to_string();
     let signal = Command::new("kill").args(["-s", name, &pid]).status();
     assert!(signal.await.expect("kill is there").success());
@@ -35,10 +35,10 @@ pub(crate) async fn signal(worker: &Child, name: &str) {
 
 /// What the files of workers on [`Place::Sqlite`] may grow to when their disk is full: less than a
 /// page of the database.
-pub(crate) const FULL_DISK: u32 = 4096;
+pub const FULL_DISK: u32 = 4096;
 
 /// Limits the size of a worker's files from now on, as a full disk does, or takes the limit away.
-pub(crate) async fn limit_files(worker: &Child, limit: Option<u32>) {
+pub async fn limit_files(worker: &Child, limit: Option<u32>) {
     let pid = worker.id().expect("it runs").to_string();
     let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
     // The hard limit stays: it could not be raised again by everybody.

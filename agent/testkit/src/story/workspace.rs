@@ -8,17 +8,19 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::harness::PATIENCE;
+use super::PATIENCE;
 
 /// A sandbox that serves until it is dropped.
-pub(crate) struct Workspace {
-    pub(crate) host: String,
+pub struct Workspace {
+    /// Its URL.
+    pub host: String,
     http: reqwest::Client,
     serving: JoinHandle<std::io::Result<()>>,
 }
 
 impl Workspace {
-    pub(crate) async fn start() -> Self {
+    /// Starts one on a free port.
+    pub async fn start() -> Self {
         // Only the first of several tests in a process installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sandbox = Sandbox::bind(SandboxOptions {
@@ -35,31 +37,33 @@ impl Workspace {
         }
     }
 
-    pub(crate) async fn rules(&self, rules: Value) {
+    /// Adds rules for calls and runs to come.
+    pub async fn rules(&self, rules: Value) {
         self.post("sandbox/rules", &rules).await;
     }
 
     /// Forgets all rules: from now on every call is served.
-    pub(crate) async fn calm(&self) {
+    pub async fn calm(&self) {
         let call = self.http.delete(format!("{}/sandbox/rules", self.host));
         let calmed = call.send().await.expect("the sandbox answers");
         assert!(calmed.status().is_success(), "{calmed:?}");
     }
 
     /// A call that is no worker's.
-    pub(crate) async fn post(&self, path: &str, body: &Value) {
+    pub async fn post(&self, path: &str, body: &Value) {
         let url = format!("{}/{path}", self.host);
         let call = self.http.post(url).bearer_auth("any").json(body);
         let posted = call.send().await.expect("the sandbox answers");
         assert!(posted.status().is_success(), "{posted:?}");
     }
 
-    pub(crate) async fn stats(&self) -> Value {
+    /// What was asked of it, and what it started.
+    pub async fn stats(&self) -> Value {
         self.page("stats").await
     }
 
     /// A page of the sandbox's own: `stats`, `runs` or `rules`.
-    pub(crate) async fn page(&self, name: &str) -> Value {
+    pub async fn page(&self, name: &str) -> Value {
         let url = format!("{}/sandbox/{name}", self.host);
         let reply = self.http.get(url).send().await;
         let reply = reply.expect("the sandbox answers");
@@ -67,7 +71,7 @@ impl Workspace {
     }
 
     /// Looks at the books until they say so.
-    pub(crate) async fn until(&self, what: &str, say: impl Fn(&Value) -> bool) -> Value {
+    pub async fn until(&self, what: &str, say: impl Fn(&Value) -> bool) -> Value {
         let mut looks = interval(Duration::from_millis(100));
         let looking = async {
             loop {
@@ -85,7 +89,7 @@ impl Workspace {
 
 impl Workspace {
     /// Serves no longer.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.serving.abort();
     }
 }
@@ -97,6 +101,6 @@ impl Drop for Workspace {
 }
 
 /// A number in the books; 0 where it is absent.
-pub(crate) fn count(stats: &Value, pointer: &str) -> u64 {
+pub fn count(stats: &Value, pointer: &str) -> u64 {
     stats.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }

@@ -19,23 +19,29 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::CONNECTION;
+/// The connection of requests that name none.
+pub const CONNECTION: &str = "prod";
 
 /// A message as the queue keeps it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Message {
-    pub(super) connection: String,
-    pub(super) body: Bytes,
+pub struct Message {
+    /// The connection whose queue it is in.
+    pub connection: String,
+    /// The request.
+    pub body: Bytes,
     /// The property `message_id`.
-    pub(super) name: Option<String>,
-    pub(super) reply_to: Option<String>,
-    pub(super) sent_at: Option<Timestamp>,
-    pub(super) seen_before: bool,
+    pub name: Option<String>,
+    /// Where its producer wants the result too.
+    pub reply_to: Option<String>,
+    /// When its producer sent it.
+    pub sent_at: Option<Timestamp>,
+    /// It was delivered before.
+    pub seen_before: bool,
 }
 
 impl Message {
     /// A request whose run follows this plan.
-    pub(super) fn run_now(connection: &str, id: &str, plan: &Value) -> Self {
+    pub fn run_now(connection: &str, id: &str, plan: &Value) -> Self {
         let body = json!({ "id": id, "run_now": { "job_id": 1, "fake": plan } });
         Self {
             connection: connection.to_owned(),
@@ -77,28 +83,32 @@ impl Books {
 }
 
 /// One worker at a time takes from it.
-pub(super) struct MemoryQueue {
+pub struct MemoryQueue {
     books: Mutex<Books>,
     numbers: AtomicU64,
     results: mpsc::UnboundedSender<Outgoing>,
     settled: Notify,
-    /// So many calls of `finish` panic, before (also of `bury`) or after they have published.
-    pub(super) panics_before: AtomicUsize,
-    pub(super) panics_after: AtomicUsize,
-    pub(super) buried: AtomicUsize,
-    pub(super) replied: AtomicUsize,
-    /// The largest result that it takes.
-    pub(super) largest: AtomicUsize,
-    pub(super) handed_back: Mutex<Vec<Instant>>,
-    pub(super) hold_limit: Option<Duration>,
+    /// So many calls of `finish`, or of `bury`, panic before they have published.
+    pub panics_before: AtomicUsize,
+    /// So many calls of `finish` panic after they have published.
+    pub panics_after: AtomicUsize,
+    /// Messages that were buried.
+    pub buried: AtomicUsize,
+    /// Replies to messages without a usable id.
+    pub replied: AtomicUsize,
+    /// The largest result that it takes, in bytes.
+    pub largest: AtomicUsize,
+    /// When each delivery was handed back.
+    pub handed_back: Mutex<Vec<Instant>>,
+    /// How long a delivery may be held.
+    pub hold_limit: Option<Duration>,
     listener: Mutex<Option<mpsc::Sender<SentCancel>>>,
     health: watch::Sender<Health>,
 }
 
 impl MemoryQueue {
-    pub(super) fn new(
-        hold_limit: Option<Duration>,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
+    /// An empty one, and the results that are published to it.
+    pub fn new(hold_limit: Option<Duration>) -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
         let (results, told) = mpsc::unbounded_channel();
         let queue = Self {
             books: Mutex::default(),
@@ -126,17 +136,19 @@ impl MemoryQueue {
         Ok(())
     }
 
-    pub(super) fn put(&self, message: Message) {
+    /// Puts a message at the end.
+    pub fn put(&self, message: Message) {
         self.books.lock().unwrap().ready.push_back(message);
         self.lend();
     }
 
     /// A request that succeeds at once.
-    pub(super) fn submit(&self, id: &str) {
+    pub fn submit(&self, id: &str) {
         self.submit_at(id, None);
     }
 
-    pub(super) fn submit_at(&self, id: &str, sent_at: Option<Timestamp>) {
+    /// The same, sent at this moment.
+    pub fn submit_at(&self, id: &str, sent_at: Option<Timestamp>) {
         self.put(Message {
             sent_at,
             ..Message::run_now(CONNECTION, id, &json!({}))
@@ -144,7 +156,7 @@ impl MemoryQueue {
     }
 
     /// Returns when the worker that is there, if one is, has heard of it.
-    pub(super) async fn cancel(&self, cancel: Cancel, sent_at: Option<Timestamp>) {
+    pub async fn cancel(&self, cancel: Cancel, sent_at: Option<Timestamp>) {
         let sent = SentCancel { cancel, sent_at };
         self.books.lock().unwrap().cancels.push(sent.clone());
         let listener = self.listener.lock().unwrap().clone();
@@ -158,24 +170,26 @@ impl MemoryQueue {
     }
 
     /// The broker goes away: all that was lent is lost.
-    pub(super) fn go_away(&self) {
+    pub fn go_away(&self) {
         let mut books = self.books.lock().unwrap();
         books.away = true;
         books.take_all_back();
     }
 
-    pub(super) fn come_back(&self) {
+    /// The broker comes back with all that it had.
+    pub fn come_back(&self) {
         self.books.lock().unwrap().away = false;
         self.lend();
     }
 
     /// What stands in the queue, lent or not.
-    pub(super) fn unsettled(&self) -> usize {
+    pub fn unsettled(&self) -> usize {
         let books = self.books.lock().unwrap();
         books.lent.len() + books.ready.len()
     }
 
-    pub(super) async fn until_all_settled(&self) {
+    /// Waits until nothing stands in the queue.
+    pub async fn until_all_settled(&self) {
         loop {
             let settled = self.settled.notified();
             if self.unsettled() == 0 {

@@ -23,7 +23,7 @@ const STARTUP: Duration = Duration::from_secs(90);
 const READY: &str = "Server startup complete";
 
 /// A node, running or not. All calls block until what they ask for has happened.
-pub(crate) struct BrokerNode {
+pub struct BrokerNode {
     folder: TempDir,
     name: String,
     port: u16,
@@ -35,12 +35,12 @@ impl BrokerNode {
     /// Starts a node. `settings` are lines of `rabbitmq.conf`, such as `consumer_timeout = 5000`.
     /// Whatever the node does every minute (looking for consumers that hold deliveries too long)
     /// it does every second.
-    pub(crate) fn start(settings: &str) -> Self {
+    pub fn start(settings: &str) -> Self {
         Self::with_plugins(settings, "[]")
     }
 
     /// The same with plugins, as an Erlang list.
-    pub(crate) fn with_plugins(settings: &str, plugins: &str) -> Self {
+    pub fn with_plugins(settings: &str, plugins: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (port, dist_port) = (free_port(), free_port());
         let listen = format!("listeners.tcp.1 = 127.0.0.1:{port}\nlog.console.level = info\n");
@@ -65,12 +65,12 @@ impl BrokerNode {
     }
 
     /// Where it listens.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f?heartbeat=2", self.port)
     }
 
     /// Starts it after [`Self::stop`] or [`Self::kill`], with all that it had on disk.
-    pub(crate) fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         assert!(self.running.is_none(), "the node runs already");
         let mut child = self
             .command("rabbitmq-server")
@@ -99,29 +99,29 @@ impl BrokerNode {
     }
 
     /// Stops it in good order.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.signal("TERM");
         self.wait();
     }
 
     /// Kills it with SIGKILL.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.signal("KILL");
         self.wait();
     }
 
     /// Freezes it: it keeps its sockets and says nothing any more.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal("STOP");
     }
 
     /// Thaws it.
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.signal("CONT");
     }
 
     /// Runs `rabbitmqctl` and returns what it printed.
-    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+    pub fn ctl(&self, arguments: &[&str]) -> String {
         let output = self
             .command("rabbitmqctl")
             .args(["--quiet", "--node", &self.name])
@@ -135,7 +135,7 @@ impl BrokerNode {
     }
 
     /// A file in its folder, such as definitions to import.
-    pub(crate) fn file(&self, name: &str, content: &str) -> PathBuf {
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
         write(self.folder.path(), name, content)
     }
 
@@ -198,7 +198,7 @@ fn write(folder: &Path, name: &str, content: &str) -> PathBuf {
 
 /// Free a moment ago, and none of those that the system gives to whoever asks for any: nobody takes it
 /// until the server does, nor while the server is down.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let ports = std::iter::repeat_with(|| fastrand::u16(15_000..30_000));
     let free = ports
         .take(100)
