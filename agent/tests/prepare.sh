@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Brings what is needed beside Rust, and leaves alone what is there already.
 #
-#   prepare.sh build     a C compiler and make (ring and SQLite are partly C), protoc
+#   prepare.sh demo      a C compiler and make (ring and SQLite are partly C)
+#   prepare.sh build     that, and protoc (Spark Connect's messages)
 #   prepare.sh test      that, RabbitMQ on 127.0.0.1:5672, Java 17, Chromium, Python with databricks-sdk,
 #                        Apache Spark and Sail, and what checks the AsyncAPI document and the manifests
 #   prepare.sh bench     that of build, RabbitMQ, and Sail
@@ -66,9 +67,13 @@ packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >&2
 }
 
-build() {
+demo() {
   command -v cc >/dev/null || packages "no C compiler" gcc libc6-dev
   command -v make >/dev/null || packages "no make" make
+}
+
+build() {
+  demo
   command -v protoc >/dev/null || packages "no protoc (Spark Connect's messages are generated)" protobuf-compiler libprotobuf-dev
 }
 
@@ -303,6 +308,9 @@ fuzz() {
 }
 
 case ${1:-} in
+  demo)
+    demo
+    ;;
   build)
     build
     ;;

@@ -11,9 +11,9 @@ use super::exit::Exit;
 use super::print;
 use super::problem::Problem;
 use super::setup::Loaded;
-use crate::config::{Connection, PolicySettings, QueuePlace, Redelivered, Settings};
+use crate::config::{Connection, PolicySettings, Redelivered, Settings};
 use crate::engine::table;
-use crate::queue::{amqp, sqlite};
+use crate::queue;
 
 /// Reads the configuration, reaches the queue and every connection, and says for each what was
 /// found, or what is wrong and what to do. Starts nothing and changes nothing on an engine.
@@ -57,15 +57,17 @@ pub(crate) async fn run(args: &CheckArgs, loaded: &Loaded) -> Result<Exit, Probl
     let queue = async {
         Finding {
             what: "queue".to_owned(),
-            found: queue(settings, &connections).await.map_err(|error| {
-                let exit = match error {
-                    QueueError::Setting { .. } => Exit::Configuration,
-                    QueueError::Unreachable { .. }
-                    | QueueError::Refused { .. }
-                    | QueueError::TooLarge { .. } => Exit::Unreachable,
-                };
-                (exit, error.to_string())
-            }),
+            found: queue::table::check(settings, &connections)
+                .await
+                .map_err(|error| {
+                    let exit = match error {
+                        QueueError::Setting { .. } => Exit::Configuration,
+                        QueueError::Unreachable { .. }
+                        | QueueError::Refused { .. }
+                        | QueueError::TooLarge { .. } => Exit::Unreachable,
+                    };
+                    (exit, error.to_string())
+                }),
         }
     };
     let engines = settings
@@ -123,15 +125,6 @@ fn configuration(loaded: &Loaded) -> String {
             "s"
         },
     )
-}
-
-async fn queue(settings: &Settings, connections: &[String]) -> Result<String, QueueError> {
-    match &settings.queue.place {
-        QueuePlace::Sqlite(path) => sqlite::check(path, &settings.topology).await,
-        QueuePlace::Amqp(url) => {
-            amqp::check(url, &settings.queue, &settings.topology, connections).await
-        }
-    }
 }
 
 async fn engine(

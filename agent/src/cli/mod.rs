@@ -26,6 +26,7 @@ mod schema;
 mod setup;
 mod story;
 mod submit;
+#[cfg(feature = "rabbitmq")]
 mod topology;
 mod watch;
 
@@ -78,6 +79,7 @@ enum Command {
     /// The JSON Schema of a message, or the AsyncAPI document
     Schema(schema::SchemaArgs),
     /// The definitions of exchanges and queues, for RabbitMQ's `rabbitmqctl import_definitions`
+    #[cfg(feature = "rabbitmq")]
     Topology(topology::TopologyArgs),
     /// See it all in under a minute: queue, worker, a stand-in for Databricks, a few requests
     #[cfg(feature = "databricks")]
@@ -135,6 +137,7 @@ fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Watch(args) => waited_for(watch::run(&args, &load()?)),
         Command::Dead(args) => waited_for(dead::run(&args, &load()?)),
         Command::Schema(args) => schema::run(&args, load),
+        #[cfg(feature = "rabbitmq")]
         Command::Topology(args) => topology::run(&args, &load()?),
         #[cfg(feature = "databricks")]
         Command::Demo(args) => waited_for(demo::run(&args)),

@@ -16,12 +16,11 @@ use super::exit::Exit;
 use super::problem::Problem;
 use super::reload;
 use super::setup::Loaded;
-use crate::config::{QueuePlace, Settings};
+use crate::config::Settings;
 use crate::observe::runs::{Overview, Readiness};
 use crate::observe::serve::Source;
 use crate::observe::{log, metrics, notify, serve};
-use crate::queue::amqp::AmqpQueue;
-use crate::queue::sqlite::SqliteQueue;
+use crate::queue::table;
 use crate::worker::{Parts, Worker};
 
 /// Takes requests off the queue, has them run, and carries the results back.
@@ -128,7 +127,7 @@ async fn begin(
     let loaded = loading.map_err(|e| Problem::told(Exit::NotSucceeded, e.to_string()))??;
     loaded.connections()?;
     let level = log::start(&loaded.settings.log)?;
-    let queue = open_queue(&loaded.settings).await?;
+    let queue = table::open(&loaded.settings).await?;
     Ok(Begun {
         loaded,
         level,
@@ -168,27 +167,6 @@ fn heed_signals(
             }
         }
     }))
-}
-
-async fn open_queue(settings: &Settings) -> Result<Arc<dyn Queue>, Problem> {
-    let topology = settings.topology.clone();
-    match &settings.queue.place {
-        QueuePlace::Amqp(url) => {
-            // Connections come and go: each sees to its own queue when it begins to take from it.
-            let name = &settings.worker.name;
-            Ok(AmqpQueue::open(url, &settings.queue, &topology, name, &[])?)
-        }
-        QueuePlace::Sqlite(path) => {
-            let (path, worker) = (path.clone(), settings.worker.name.clone());
-            // A database on a slow disk may take its time.
-            let opening =
-                tokio::task::spawn_blocking(move || SqliteQueue::open(&path, &topology, &worker));
-            match opening.await {
-                Ok(opened) => Ok(opened?),
-                Err(e) => Err(Problem::told(Exit::Unreachable, e.to_string())),
-            }
-        }
-    }
 }
 
 /// Serves the worker's page. A port that is taken (a second worker on this machine, say) is no

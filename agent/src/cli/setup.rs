@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use sparkferry_ports::queue::Producer;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::exit::Exit;
 use super::problem::Problem;
-use crate::config::{self, ConfigError, LogFormat, LogSettings, QueuePlace, Settings};
+use crate::config::{self, ConfigError, LogFormat, LogSettings, Settings};
 use crate::observe::log;
-use crate::queue::amqp::AmqpProducer;
-use crate::queue::sqlite::SqliteProducer;
+use crate::queue;
 
 /// The settings and where they stand.
 pub(crate) struct Loaded {
@@ -112,23 +110,7 @@ pub(crate) fn no_such_connection(settings: &Settings, name: &str) -> String {
 
 /// Opens the producer's side of the queue.
 pub(crate) async fn producer(settings: &Settings) -> Result<Box<dyn Producer>, Problem> {
-    let topology = settings.topology.clone();
-    match &settings.queue.place {
-        QueuePlace::Sqlite(path) => {
-            let path = path.clone();
-            // A database on a slow disk may take its time.
-            let opening =
-                tokio::task::spawn_blocking(move || SqliteProducer::open(&path, &topology));
-            match opening.await {
-                Ok(opened) => Ok(Box::new(opened?)),
-                Err(e) => Err(Problem::told(Exit::Unreachable, e.to_string())),
-            }
-        }
-        QueuePlace::Amqp(url) => {
-            let producer = AmqpProducer::connect(url, &topology, settings.queue.declare).await?;
-            Ok(Box::new(producer))
-        }
-    }
+    Ok(queue::table::producer(settings).await?)
 }
 
 /// Starts the log of a command that a person waits for: what goes wrong, and no more.

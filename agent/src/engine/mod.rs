@@ -14,6 +14,5 @@ pub(crate) mod fuzzing;
 #[cfg(feature = "spark_connect")]
 pub mod spark_connect;
 pub mod table;
-#[cfg(any(feature = "databricks", feature = "spark_connect"))]
 mod text;
 pub(crate) mod trim;

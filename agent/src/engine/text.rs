@@ -6,13 +6,13 @@ pub(super) fn head(text: &str, bytes: usize) -> &str {
 }
 
 /// The end of a text, at most `bytes` bytes.
-#[cfg(feature = "databricks")]
 pub(super) fn tail(text: &str, bytes: usize) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(bytes))..]
 }
 
 /// The most that each of these may keep so that together they take `room` at most: the smaller ones
 /// stay whole, the larger ones are cut to the same level. Found by halving.
+#[cfg(any(feature = "databricks", feature = "spark_connect"))]
 pub(super) fn level(sizes: &[usize], room: usize) -> usize {
     let fits = |most: usize| sizes.iter().map(|size| (*size).min(most)).sum::<usize>() <= room;
     let (mut low, mut high) = (0, sizes.iter().copied().max().unwrap_or(0));
