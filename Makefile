@@ -36,6 +36,9 @@ lint: ## format, clippy, documentation, licences and banned crates
 	cargo fmt --all --check
 	cargo fmt --manifest-path agent/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	for feature in databricks rabbitmq spark_connect; do \
+		cargo clippy --locked --package sparkferry-agent --no-default-features --features $$feature \
+			--lib --bins -- -D warnings || exit 1; done
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@deny=$$(agent/tests/prepare.sh --where cargo-deny) && echo "cargo deny check licenses bans sources" \
 		&& "$$deny" check licenses bans sources
