@@ -31,7 +31,12 @@ const ROOMS: [(&str, &[&str]); 13] = [
     (
         "worker",
         &[
-            "config", "engine::trim", "flow", "observe", "policy", "retry",
+            "config",
+            "engine::trim",
+            "flow",
+            "observe",
+            "policy",
+            "retry",
         ],
     ),
 ];
