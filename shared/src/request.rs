@@ -22,6 +22,8 @@ pub const DEFAULT_ROW_LIMIT: u64 = 1000;
 /// The most steps of a Spark Connect request: the result names the operation of each, and whoever
 /// takes the run over asks for each.
 pub const MAX_STEPS: usize = 1000;
+/// The most that a request's labels may take together with their names, in bytes: they go into every event.
+pub const MAX_LABELS_BYTES: usize = 16 << 10;
 
 /// A request that holds together: every field checked, exactly one kind of work.
 /// Read one with [`crate::decode()`]; serialize one to publish it.

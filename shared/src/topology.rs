@@ -22,6 +22,14 @@ impl Topology {
         &self.namespace
     }
 
+    /// Whether a producer may have results sent to this queue: of names under the namespace those of
+    /// replies alone. To any other a result would be a request, or somebody else's result.
+    pub fn takes_replies(&self, queue: &str) -> bool {
+        let ours = queue.strip_prefix(&self.namespace);
+        let ours = ours.and_then(|rest| rest.strip_prefix('.'));
+        ours.is_none_or(|rest| rest.starts_with("replies."))
+    }
+
     /// Direct exchange; the routing key of a request is its connection.
     pub fn requests_exchange(&self) -> String {
         format!("{}.requests", self.namespace)
@@ -74,3 +82,31 @@ pub const DEAD_REASON_HEADER: &str = "x-sparkferry-reason";
 pub const DEAD_ERROR_HEADER: &str = "x-sparkferry-error";
 /// The header of a dead letter that tells from which connection's queue it came.
 pub const DEAD_CONNECTION_HEADER: &str = "x-sparkferry-connection";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_our_names_those_of_replies_alone_take_replies() {
+        let topology = Topology::new("ns");
+        for taken in [
+            "amq.gen-1",
+            "ns",
+            "nsx.results",
+            "ns.replies.me.1",
+            "other.ns.results",
+        ] {
+            assert!(topology.takes_replies(taken), "{taken}");
+        }
+        for refused in [
+            "ns.results",
+            "ns.requests.prod",
+            "ns.dead",
+            "ns.",
+            "ns.replies",
+        ] {
+            assert!(!topology.takes_replies(refused), "{refused}");
+        }
+    }
+}

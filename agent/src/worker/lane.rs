@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use sparkferry_ports::engine::Engine;
 use sparkferry_ports::queue::{Answer, Delivery, LeaseLost};
-use sparkferry_shared::decode::Unreadable;
+use sparkferry_shared::decode::{FieldFault, Unreadable};
 use sparkferry_shared::{ErrorClass, Id, Outcome, RunError, Undecodable, decode};
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +80,10 @@ impl Lane {
     }
 
     fn receive(self: &Arc<Self>, shared: &Arc<Shared>, mut delivery: Delivery) {
+        let topology = &shared.topology;
+        let forged = delivery
+            .reply_to
+            .take_if(|queue| !topology.takes_replies(queue));
         if let Some(why) = delivery.unreadable.take() {
             return self.bury(shared, delivery, why);
         }
@@ -91,7 +95,7 @@ impl Lane {
             shared.max_message_bytes,
         );
         let (id, kind, labels, request) = match decoded {
-            Ok(mut request) => {
+            Ok(mut request) if forged.is_none() => {
                 // The walk has no use for them.
                 let labels = std::mem::take(&mut request.labels);
                 let kind = Some(request.work.kind());
@@ -104,6 +108,10 @@ impl Lane {
                 fault,
             }) => (id, kind, labels, Err(fault)),
             Err(Undecodable::Bury(why)) => return self.bury(shared, delivery, why),
+            Ok(request) => {
+                let kind = Some(request.work.kind());
+                (request.id, kind, request.labels, Err(not_for_replies()))
+            }
         };
         let answer = Answer {
             lease: delivery.lease,
@@ -238,6 +246,17 @@ fn nameless(connection: &str, worker: &str, delivery: &Delivery, why: &Unreadabl
         "redelivered": delivery.seen_before,
     });
     result.to_string().into()
+}
+
+/// What is wrong with a request that wants its result where requests, results or dead letters are.
+fn not_for_replies() -> FieldFault {
+    FieldFault {
+        field: "reply_to".to_owned(),
+        reason:
+            "the property names one of Sparkferry's own queues; name a queue of the producer's, \
+                 or one that begins with the namespace and `.replies.`"
+                .to_owned(),
+    }
 }
 
 /// When a delivery that came now is to be given back: before the limit, and not all at once.

@@ -4,6 +4,8 @@
 //! fault, which becomes a REJECTED result that names the field; something without a usable id,
 //! which is buried among the dead letters.
 
+mod unquoted;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -14,10 +16,11 @@ use serde_json::value::RawValue;
 use crate::body::Body;
 use crate::id::Id;
 use crate::request::{
-    DEFAULT_MAX_RETRY_INTERVAL_MILLIS, DEFAULT_MIN_RETRY_INTERVAL_MILLIS, MAX_STEPS, OnFailure,
-    Request, SparkConnect, Wire, Work,
+    DEFAULT_MAX_RETRY_INTERVAL_MILLIS, DEFAULT_MIN_RETRY_INTERVAL_MILLIS, MAX_LABELS_BYTES,
+    MAX_STEPS, OnFailure, Request, SparkConnect, Wire, Work,
 };
 use crate::result::WorkKind;
+use unquoted::{bounded, without_values};
 
 /// Why a message is no request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +109,7 @@ impl fmt::Display for FieldFault {
 /// message in bytes.
 ///
 /// # Errors
-/// See [`Undecodable`]. The bytes themselves never stand in an error, only names of fields and, for
-/// values of the wrong type, the value.
+/// See [`Undecodable`]. Values never stand in an error, only names of fields.
 pub fn decode(
     bytes: &[u8],
     message_id: Option<&str>,
@@ -157,8 +159,9 @@ fn recognize(bytes: &[u8]) -> (Option<WorkKind>, BTreeMap<String, String>) {
     };
     let labels = probe
         .labels
-        .map(|labels| serde_json::from_str(labels.get()));
-    (kind, labels.and_then(Result::ok).unwrap_or_default())
+        .and_then(|labels| serde_json::from_str(labels.get()).ok())
+        .filter(|labels| labels_bytes(labels) <= MAX_LABELS_BYTES);
+    (kind, labels.unwrap_or_default())
 }
 
 /// An object without a fault in its fields' types, and its id as [`identify`] tells it.
@@ -208,7 +211,10 @@ pub fn identify(bytes: &[u8], message_id: Option<&str>, limit: usize) -> Result<
     };
     match (in_body, message_id) {
         (Some(id), _) => {
-            serde_json::from_str(id.get()).map_err(|e| Unreadable::NoId(format!("id: {e}")))
+            let read = serde_json::from_str(id.get());
+            read.map_err(|e: serde_json::Error| {
+                Unreadable::NoId(format!("id: {}", without_values(&e.to_string())))
+            })
         }
         (None, Some(id)) => id
             .parse()
@@ -223,8 +229,11 @@ fn read(bytes: &[u8]) -> Result<Wire, FieldFault> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." { String::new() } else { path };
-        FieldFault::new(field, error.into_inner().to_string())
+        let field = if path == "." { "" } else { &path };
+        FieldFault::new(
+            bounded(field),
+            without_values(&error.into_inner().to_string()),
+        )
     })
 }
 
@@ -234,7 +243,7 @@ fn check(wire: Wire, id: Id, connection: Option<&str>) -> Result<Request, FieldF
     {
         return Err(FieldFault::new(
             "connection",
-            format!("the request names {named:?} but stands in the queue of {queue:?}"),
+            format!("the request names another one, and stands in the queue of {queue:?}"),
         ));
     }
     let work = match (wire.run_now, wire.submit_run, wire.spark_connect) {
@@ -263,6 +272,13 @@ fn check(wire: Wire, id: Id, connection: Option<&str>) -> Result<Request, FieldF
             "`repair` is for run_now and submit_run; spark_connect knows `rerun` only",
         ));
     }
+    let labels = labels_bytes(&wire.labels);
+    if labels > MAX_LABELS_BYTES {
+        return Err(FieldFault::new(
+            "labels",
+            format!("take {labels} bytes together, at most {MAX_LABELS_BYTES} are allowed"),
+        ));
+    }
     let (min, max) = intervals(
         wire.min_retry_interval_millis,
         wire.max_retry_interval_millis,
@@ -283,6 +299,12 @@ fn check(wire: Wire, id: Id, connection: Option<&str>) -> Result<Request, FieldF
         rerun_if_lost: wire.rerun_if_lost,
         labels: wire.labels,
     })
+}
+
+/// What labels take, with their names.
+fn labels_bytes(labels: &BTreeMap<String, String>) -> usize {
+    let each = labels.iter().map(|(name, value)| name.len() + value.len());
+    each.sum()
 }
 
 /// One bound alone moves the default of the other out of its way.
@@ -316,7 +338,7 @@ fn check_run_now(body: Body) -> Result<Body, FieldFault> {
     refuse_token("run_now", &body)?;
     let job_name: Option<Option<String>> = body
         .read("job_name")
-        .map_err(|e| FieldFault::new("run_now.job_name", e.to_string()))?;
+        .map_err(|e| FieldFault::new("run_now.job_name", without_values(&e.to_string())))?;
     let job_id = body.get("job_id").filter(|id| id.get() != "null");
     match (job_id, job_name.flatten()) {
         (Some(_), Some(_)) => Err(FieldFault::new(

@@ -81,6 +81,11 @@ fn the_field_at_fault_is_named() {
             "unknown variant",
         ),
         (
+            r#"{"id":"a","submit_run":"hunter2"}"#,
+            "submit_run",
+            "JSON object",
+        ),
+        (
             r#"{"id":"a","spark_connect":{"steps":[]}}"#,
             "spark_connect.steps",
             "at least one",
@@ -108,6 +113,7 @@ fn the_field_at_fault_is_named() {
     ] {
         let fault = rejection(text);
         assert_eq!(fault.field, field, "{text}: {fault}");
+        assert!(!fault.to_string().contains("hunter2"), "{fault}");
         assert!(fault.reason.contains(reason), "{text}: {fault}");
     }
 }
@@ -220,4 +226,22 @@ proptest! {
             Err(Undecodable::Bury(why)) => prop_assert_eq!(Err(why), identified),
         }
     }
+}
+
+#[test]
+fn labels_are_bounded_and_told_only_within_their_bound() {
+    let with = |bytes: usize| {
+        let label = "x".repeat(bytes - 1);
+        format!(r#"{{"id":"a","run_now":{{"job_id":1}},"labels":{{"l":"{label}"}}}}"#)
+    };
+    assert!(decode(with(16 << 10).as_bytes(), None, None, LIMIT).is_ok());
+    let refused = decode(with((16 << 10) + 1).as_bytes(), None, None, LIMIT);
+    let Err(Undecodable::Reject { labels, fault, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(
+        fault.to_string(),
+        "labels: take 16385 bytes together, at most 16384 are allowed"
+    );
+    assert!(labels.is_empty());
 }

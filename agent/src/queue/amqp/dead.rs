@@ -117,8 +117,12 @@ async fn give_back(channel: &Channel) -> lapin::Result<()> {
 
 fn letter(topology: &Topology, got: BasicGetMessage) -> DeadLetter {
     let properties = &got.properties;
-    let header = |name| message::header(properties, name);
     let by_broker = death(properties, "reason");
+    // What the broker made a dead letter has its producer's headers.
+    let header = |name| match by_broker {
+        Some(_) => None,
+        None => message::header(properties, name),
+    };
     // Of what the broker put here by itself nobody has told yet that it can't be read.
     let unreadable = message::unreadable(properties);
     let reason = header(DEAD_REASON_HEADER)
@@ -138,13 +142,16 @@ fn letter(topology: &Topology, got: BasicGetMessage) -> DeadLetter {
     }
 }
 
-/// The connection whose queue a dead letter came from: our header tells, or the broker's.
+/// The connection whose queue a dead letter came from. Where the broker made it a dead letter by itself the
+/// headers are its producer's, and the broker's word alone counts; else a worker has written them.
 fn connection(topology: &Topology, properties: &BasicProperties) -> Option<String> {
-    message::header(properties, DEAD_CONNECTION_HEADER).or_else(|| {
-        let queue = death(properties, "queue")?;
-        let connection = queue.strip_prefix(&topology.requests_queue(""))?;
-        Some(connection.to_owned())
-    })
+    match death(properties, "queue") {
+        Some(queue) => {
+            let connection = queue.strip_prefix(&topology.requests_queue(""))?;
+            Some(connection.to_owned())
+        }
+        None => message::header(properties, DEAD_CONNECTION_HEADER),
+    }
 }
 
 /// A field of the latest entry in `x-death`, which the broker writes when it makes a dead letter

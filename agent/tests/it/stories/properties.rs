@@ -7,10 +7,10 @@ use serde_json::Value;
 use sparkferry_ports::queue::{DeadLetter, Producer, SettleDead};
 use sparkferry_shared::{Cancel, Outcome, RunResult};
 use sparkferry_testkit::story::poison::{Becomes, Poison, all};
-use sparkferry_testkit::story::raw::RawProducer;
+use sparkferry_testkit::story::raw::{RawProducer, short};
 use tokio::process::Command;
 
-use super::harness::{CONNECTION, Heard, Place, Story, Work, stop};
+use super::harness::{CONNECTION, Heard, OTHER, Place, Story, Work, count, stop};
 
 fn url(place: &Place) -> String {
     match place {
@@ -116,6 +116,49 @@ async fn on_rabbitmq_a_request_with_odd_properties_costs_itself_at_most() {
             .all(|result| result.outcome == Outcome::Success)
     );
     stop(&mut worker).await;
+    producer.close().await;
+}
+
+/// To the requests of another connection a result would be a request, among the results one of somebody
+/// else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_rabbitmq_nobody_has_results_sent_to_a_queue_of_ours() {
+    let place = Place::shared_broker();
+    let raw = RawProducer::connect(&url(&place)).await;
+    let mut raw = raw.expect("the broker is there");
+    let story = Story::new(place, 600).await;
+    let mut worker = story.worker();
+    // The queue is there as soon as something was submitted to it.
+    let (producer, mut news) = story.submit(&[Work::new(9, 200, "SUCCESS")]).await;
+    Heard::default().listen(&mut news, 1).await;
+    story.take_results(1).await;
+    let topology = &story.topology;
+    let queues = [
+        topology.results_queue(),
+        topology.requests_queue(OTHER),
+        topology.dead_queue(),
+    ];
+    for (nth, queue) in queues.iter().enumerate() {
+        let mut work = Work::new(nth, 200, "SUCCESS");
+        work.id = format!("forged-{nth}").parse().expect("an id");
+        let properties = [&(1_u16 << 9).to_be_bytes()[..], &short(queue.as_bytes())].concat();
+        let exchange = topology.requests_exchange();
+        let key = CONNECTION.as_bytes();
+        let body = work.body();
+        let sent = raw.publish(&exchange, key, &properties, &body);
+        sent.await.expect("the broker takes it");
+    }
+    let results = story.take_results(queues.len()).await;
+    for result in results {
+        assert_eq!(result.outcome, Outcome::Rejected, "{}", result.id);
+        let error = result.error.expect("it tells why").message;
+        assert!(error.starts_with("reply_to: "), "{error}");
+    }
+    let stats = story.workspace.stats().await;
+    assert_eq!(count(&stats, "/runs_started"), 1);
+    stop(&mut worker).await;
+    assert_eq!(story.results_waiting().await, 0);
+    assert_eq!(letters(&*producer).await.len(), 0);
     producer.close().await;
 }
 
