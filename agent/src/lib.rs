@@ -3,8 +3,8 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | [`queue`] | the port to a queue, with RabbitMQ and SQLite behind it |
-//! | [`engine`] | the port to an engine, with Databricks and Spark Connect behind it |
+//! | [`queue`] | RabbitMQ and SQLite, behind the port to a queue |
+//! | [`engine`] | Databricks and Spark Connect, behind the port to an engine |
 //! | [`worker`] | deliveries in, one driver for each id, settle, hand back, drain |
 //! | [`flow`], [`retry`] | one request from its first attempt to its ending |
 //! | [`policy`] | what a connection's requests may ask for |

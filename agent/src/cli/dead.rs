@@ -91,9 +91,9 @@ fn list(letters: &[DeadLetter], portion: &Portion) -> Result<(), Problem> {
     let mut table = print::table(&["reason", "error", "connection", "message_id", "body"]);
     for letter in letters {
         table.add_row([
-            letter.reason.clone(),
+            print::one_line(&letter.reason, CELL),
             print::one_line(&letter.error, CELL),
-            letter.connection.clone().unwrap_or_default(),
+            print::one_line(letter.connection.as_deref().unwrap_or_default(), CELL),
             print::one_line(letter.message_id.as_deref().unwrap_or_default(), CELL),
             print::one_line(&String::from_utf8_lossy(&letter.body), CELL),
         ]);

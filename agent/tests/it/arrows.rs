@@ -41,7 +41,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ),
 ];
 
-/// What stands behind a port: named by its own room and by the wiring in `cli` alone.
+/// What stands behind a port: named by its own room, by the tables, and by the wiring in `cli` alone.
 const BEHIND_PORTS: [&str; 4] = [
     "queue::amqp",
     "queue::sqlite",
@@ -180,8 +180,8 @@ fn sources() -> Vec<Source> {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_str().unwrap();
-            // Tests of a room stand in `tests`, `tests.rs` or `x_tests.rs`.
-            if name == "tests" || name.ends_with("_tests") {
+            // Tests of a room stand in `tests` or `tests.rs`.
+            if name == "tests" {
                 continue;
             }
             if path.is_dir() {

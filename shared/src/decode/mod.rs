@@ -57,6 +57,13 @@ pub enum Unreadable {
     /// Its properties can't be read.
     #[error("the message's properties can't be read: {0}")]
     Properties(String),
+    /// It was published for another connection, and had itself copied here by the header CC or BCC: its
+    /// producer may have no right to this connection.
+    #[error(
+        "the message was published with the routing key {0:?} and came here by the header CC or BCC: \
+         publish it once for each connection"
+    )]
+    Misrouted(String),
     /// It is JSON, with no id that can be used.
     #[error("the request has no usable id: {0}")]
     NoId(String),
@@ -69,6 +76,7 @@ impl Unreadable {
             Self::TooLarge { .. } => "too_large",
             Self::NotJson(_) => "not_json",
             Self::Properties(_) => "unreadable_properties",
+            Self::Misrouted(_) => "misrouted",
             Self::NoId(_) => "no_id",
         }
     }

@@ -9,7 +9,7 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
-use sparkferry_ports::queue::{Delivery, QueueError};
+use sparkferry_ports::queue::{Delivery, Lease, QueueError};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -284,7 +284,7 @@ impl Taker {
             match next {
                 Some(Ok(delivered)) => {
                     let lease = slot.lend(delivered.delivery_tag);
-                    room.send(message::delivery(delivered, lease));
+                    room.send(self.delivery(delivered, lease));
                 }
                 Some(Err(error)) => return Some(self.lost(&error)),
                 None => {
@@ -317,7 +317,7 @@ impl Taker {
             idle = false;
             let delivered = delivered?;
             let tag = delivered.delivery_tag;
-            let delivery = message::delivery(delivered, slot.lend(tag));
+            let delivery = self.delivery(delivered, slot.lend(tag));
             if to.deliveries.send(delivery).await.is_err() {
                 slot.hand_back(tag);
             }
@@ -326,6 +326,11 @@ impl Taker {
             *consumer = self.subscribe(channel).await?;
         }
         Ok(idle)
+    }
+
+    fn delivery(&self, delivered: lapin::message::Delivery, lease: Lease) -> Delivery {
+        let topology = self.context.declarer.topology();
+        message::delivery(topology, &self.connection, delivered, lease)
     }
 
     /// Returns when nothing has come for a while and nothing is held. What comes while the broker takes

@@ -19,6 +19,8 @@ use super::size::LargestMessage;
 use super::version::Version;
 use crate::observe::metrics;
 
+/// How long to wait for another connection that others must not wait for, whatever ended the last one.
+const APART_WAIT: Duration = Duration::from_millis(500);
 /// How often a connection is looked at: one that the broker closes in good order ends without an
 /// event.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -202,7 +204,11 @@ impl Keeper {
                 }
                 Err(error) => error.to_string(),
             };
-            let wait = pace.next_wait();
+            let wait = if self.apart {
+                APART_WAIT
+            } else {
+                pace.next_wait()
+            };
             self.went(&ended, wait);
             tokio::select! {
                 () = shutdown.cancelled() => return,

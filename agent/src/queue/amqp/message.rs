@@ -21,6 +21,9 @@ pub(super) const TRACE_PARENT: &str = "traceparent";
 pub(super) const TRACE_STATE: &str = "tracestate";
 /// Tells one dead letter from another while it is published, whatever it calls itself.
 pub(super) const LETTER_HEADER: &str = "x-sparkferry-letter";
+/// What a producer writes that wants its reply on the channel that it publishes on; the broker puts an
+/// address of that channel in its place.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// AMQP's delivery mode of messages that survive the broker's restart.
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
@@ -29,9 +32,20 @@ const TRANSIENT: u8 = 1;
 /// 255 bytes each, and a trace context.
 const ERROR_BYTES: usize = 1024;
 
-/// What was delivered, as the port has it.
-pub(super) fn delivery(delivered: lapin::message::Delivery, lease: Lease) -> Delivery {
+/// What was delivered from a connection's queue, as the port has it.
+pub(super) fn delivery(
+    topology: &Topology,
+    connection: &str,
+    delivered: lapin::message::Delivery,
+    lease: Lease,
+) -> Delivery {
     let properties = &delivered.properties;
+    // RabbitMQ looks at the routing key alone when it judges what a producer may publish, and routes by
+    // the headers CC and BCC as well. (What came by another exchange was routed by somebody else.)
+    let key = delivered.routing_key.as_str();
+    let by_requests = delivered.exchange.as_str() == topology.requests_exchange();
+    let misrouted =
+        (by_requests && key != connection).then(|| Unreadable::Misrouted(key.to_owned()));
     Delivery {
         message_id: text(properties.message_id().as_ref()),
         correlation_id: text(properties.correlation_id().as_ref()),
@@ -40,7 +54,7 @@ pub(super) fn delivery(delivered: lapin::message::Delivery, lease: Lease) -> Del
             header(properties, TRACE_PARENT),
             header(properties, TRACE_STATE),
         ),
-        unreadable: unreadable(properties),
+        unreadable: unreadable(properties).or(misrouted),
         seen_before: delivered.redelivered,
         sent_at: sent_at(properties),
         received_at: Timestamp::now(),
@@ -110,7 +124,10 @@ pub(super) fn dead_letter(
     header(LETTER_HEADER, &Uuid::now_v7().to_string());
     header(DEAD_REASON_HEADER, why.reason());
     header(DEAD_ERROR_HEADER, &error);
-    if let Some(connection) = connection {
+    // What had no right to this connection is not to be sent back there.
+    if let Some(connection) = connection
+        && !matches!(why, Unreadable::Misrouted(_))
+    {
         header(DEAD_CONNECTION_HEADER, connection);
     }
     let mut properties = BasicProperties::default()
@@ -123,7 +140,10 @@ pub(super) fn dead_letter(
     if let Some(id) = &delivery.correlation_id {
         properties = properties.with_correlation_id(short(id));
     }
-    if let Some(queue) = &delivery.reply_to {
+    // (This very name asks for a consumer of replies, which we have none of: the channel would be closed.)
+    if let Some(queue) = &delivery.reply_to
+        && queue != DIRECT_REPLY_TO
+    {
         properties = properties.with_reply_to(short(queue));
     }
     Message {
@@ -183,22 +203,26 @@ pub(super) fn cancel(topology: &Topology, cancel: &Cancel) -> Message {
     }
 }
 
-/// A dead letter, back on its way to the queue it came from: as its producer sent it.
+/// A dead letter, back on its way to the queue it came from: as its producer sent it, as far as it could be
+/// read and means the same now.
 pub(super) fn resurrected(
     topology: &Topology,
     connection: &str,
     properties: &BasicProperties,
     body: Vec<u8>,
 ) -> Message {
-    let ours = [
+    // Ours; and what would have copies of it sent to other connections, by the operator's rights.
+    let dropped = [
         Fault::HEADER,
         DEAD_REASON_HEADER,
         DEAD_ERROR_HEADER,
         DEAD_CONNECTION_HEADER,
+        "CC",
+        "BCC",
     ];
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().iter().flatten() {
-        if !ours.contains(&name.as_str()) {
+        if !dropped.contains(&name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
     }
@@ -209,8 +233,44 @@ pub(super) fn resurrected(
     Message {
         exchange: short(&topology.requests_exchange()),
         routing_key: short(connection),
-        properties: properties.clone().with_headers(headers),
+        properties: sent_again(properties).with_headers(headers),
         body: body.into(),
+    }
+}
+
+/// Sets one of the properties that are texts.
+type SetText = fn(BasicProperties, ShortString) -> BasicProperties;
+
+/// The properties of a message that somebody else publishes again: without the user, which must be who
+/// publishes, and without the time after which it would be a dead letter again.
+fn sent_again(properties: &BasicProperties) -> BasicProperties {
+    let mut again = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    let texts: [(&Option<ShortString>, SetText); 7] = [
+        (
+            properties.content_type(),
+            BasicProperties::with_content_type,
+        ),
+        (
+            properties.content_encoding(),
+            BasicProperties::with_content_encoding,
+        ),
+        (
+            properties.correlation_id(),
+            BasicProperties::with_correlation_id,
+        ),
+        (properties.reply_to(), BasicProperties::with_reply_to),
+        (properties.message_id(), BasicProperties::with_message_id),
+        (properties.kind(), BasicProperties::with_type),
+        (properties.app_id(), BasicProperties::with_app_id),
+    ];
+    for (text, with) in texts {
+        if let Some(text) = text {
+            again = with(again, text.clone());
+        }
+    }
+    match properties.timestamp() {
+        Some(at) => again.with_timestamp(*at),
+        None => again,
     }
 }
 

@@ -129,7 +129,8 @@ impl Desk {
             if !live.is_over() {
                 let Some(why) = why else { return };
                 // Without confirms the error itself does not tell it.
-                if size::told_by(&why).is_some() || live.largest.now() != largest {
+                let unconfirmed = self.confirms == Confirms::No && live.largest.now() != largest;
+                if size::told_by(&why).is_some() || unconfirmed {
                     let (purpose, max) = (self.purpose, live.largest.now());
                     tracing::warn!(
                         "publishing {purpose}: a message was larger than the broker takes \

@@ -10,9 +10,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::confirm::Published;
+use super::connect::Pace;
 use super::link::{Context, Link, Live};
 use super::publish::{Confirms, Message, Publisher};
 
@@ -68,11 +69,14 @@ impl Replies {
     }
 
     async fn send_to_queue(&self, reply_to: &str, message: impl Fn() -> Message) -> Published {
+        let mut pace = Pace::new();
         loop {
+            pace.begin();
             match self.to_queues.publish(message()).await {
                 Published::Unknown(why) => tracing::debug!(reply_to, "reply repeated: {why}"),
                 published => return published,
             }
+            sleep(pace.next_wait()).await;
         }
     }
 

@@ -33,7 +33,7 @@ pub async fn signal(worker: &Child, name: &str) {
     assert!(signal.await.expect("kill is there").success());
 }
 
-/// What the files of workers on [`Place::Sqlite`] may grow to when their disk is full: less than a
+/// What the files of workers on SQLite may grow to when their disk is full: less than a
 /// page of the database.
 pub const FULL_DISK: u32 = 4096;
 

@@ -138,6 +138,6 @@ pub fn short(text: &[u8]) -> Vec<u8> {
 
 /// What is preceded by its length of four bytes.
 pub fn long(content: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(content.len()).expect("it is no monster");
+    let length = u32::try_from(content.len()).expect("it is in memory");
     [&length.to_be_bytes(), content].concat()
 }

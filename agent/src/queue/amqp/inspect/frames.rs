@@ -18,6 +18,8 @@ const AROUND_CONTENT: usize = HEAD_BYTES + 1;
 /// The largest frame that is looked at whole, in bytes. A client can't send a larger content header
 /// than the broker's `frame_max` (128 KiB by default), to which the broker adds a little.
 const LARGEST: usize = 1 << 20;
+/// What we may add to a message's properties before we publish it again, in bytes.
+const ADDED: usize = 256;
 /// The smallest `frame_max` that AMQP allows.
 const FRAME_MIN: u32 = 4096;
 /// The gathered frame keeps so much memory for the next one.
@@ -153,7 +155,7 @@ impl Frames {
             self.passed.extend_from_slice(&frame);
         } else {
             let frame_max = usize::try_from(self.frame_max).unwrap_or(LARGEST);
-            match properties::inspect(&frame[content], frame_max - AROUND_CONTENT) {
+            match properties::inspect(&frame[content], frame_max - AROUND_CONTENT - ADDED) {
                 Some(instead) => self.pass_instead(&frame, &instead),
                 None => self.passed.extend_from_slice(&frame),
             }

@@ -16,7 +16,7 @@ const FRAME_MAX: u32 = 32 << 10;
 /// # Panics
 /// Where the parser can't read what comes out, or it is larger than agreed.
 pub(crate) fn content_header(content: &[u8], cut: usize) -> Option<Fault> {
-    let size = u32::try_from(content.len()).expect("it is no such monster");
+    let size = u32::try_from(content.len()).expect("it is in memory");
     let sent = [&[2, 0, 7], &size.to_be_bytes()[..], content, &[0xCE]].concat();
     let frame = parsed(&sent, cut);
     match frame {

@@ -34,8 +34,8 @@ const DEATHS: &str = "x-death";
 pub(super) struct Headers<'a> {
     /// What is wrong with it. What is not wrong is in [`Self::read`] all the same.
     pub(super) fault: Option<Fault>,
-    /// It can't stay as it is, though nothing is wrong with it: it is too large, or pretends to be
-    /// inspected.
+    /// It can't stay as it is, though nothing is wrong with it: it is too large, or has a
+    /// header that the inspection alone writes.
     pub(super) reduce: bool,
     /// The entries of [`READ`], each with its name.
     read: Vec<(usize, &'a [u8])>,

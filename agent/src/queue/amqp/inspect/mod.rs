@@ -3,7 +3,7 @@
 //! lapin parses a message's properties before any code of ours sees the message, and ends the connection
 //! where it can't (a text that is not UTF-8, a frame larger than agreed), or the process (headers nested so
 //! deep that its stack overflows). The message comes back, and ends the next connection. So properties that
-//! lapin would choke on are replaced here by others with a header that names the [`Fault`]: then the message
+//! lapin can't parse are replaced here by others with a header that names the [`Fault`]: then the message
 //! arrives, is told or buried like any that can't be read, and is gone. What is larger than agreed, or would
 //! take much memory, is reduced to what this program reads. Everything else passes byte by byte.
 //!

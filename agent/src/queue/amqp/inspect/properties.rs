@@ -47,8 +47,8 @@ struct Found<'a> {
     headers: Option<Headers<'a>>,
 }
 
-/// Looks at a content header and returns what stands for it where it can't stay as it is: where a parser
-/// would choke on it, and where it is larger than `max` bytes.
+/// Looks at a content header and returns what stands for it where it can't stay as it is: where lapin
+/// can't parse it, and where it is larger than `max` bytes.
 pub(super) fn inspect(content: &[u8], max: usize) -> Option<Vec<u8>> {
     let (prefix, properties) = content.split_at_checked(PREFIX_BYTES)?;
     let found = walk(properties);

@@ -155,9 +155,9 @@ fn large_headers_are_reduced_to_what_is_read() {
 
 #[test]
 fn what_is_larger_than_any_broker_lets_pass_is_dropped_on_the_way() {
-    let monster = header(HEADERS | MESSAGE_ID, &[&long(&vec![0; 3 << 20]), b"\x02id"]);
-    for cut in [0, 6, 7, 18, 19, 20, 1 << 20, monster.len() + 7] {
-        assert_eq!(content_header(&monster, cut), Some(Fault::TooLarge));
+    let sent = header(HEADERS | MESSAGE_ID, &[&long(&vec![0; 3 << 20]), b"\x02id"]);
+    for cut in [0, 6, 7, 18, 19, 20, 1 << 20, sent.len() + 7] {
+        assert_eq!(content_header(&sent, cut), Some(Fault::TooLarge));
     }
 }
 

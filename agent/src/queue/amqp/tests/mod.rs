@@ -4,6 +4,7 @@
 mod faults;
 mod limits;
 mod names;
+mod rights;
 mod settling;
 mod sizes;
 

@@ -7,12 +7,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use lapin::BasicProperties;
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, BasicRejectOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use sparkferry_ports::queue::{Producer, Queue};
-use sparkferry_shared::topology::{DEAD_CONNECTION_HEADER, DEAD_ERROR_HEADER, DEAD_REASON_HEADER};
+use sparkferry_ports::queue::Queue;
 
 use super::{Namespace, finish, next, short, soon, submit, url, well};
 use crate::queue::amqp::confirm::Published;
@@ -228,57 +226,4 @@ async fn who_sent_garbage_is_told() {
     let correlation = message::text(got.properties.correlation_id().as_ref());
     assert_eq!(correlation.as_deref(), Some("my order"));
     queue.close().await;
-}
-
-/// A producer of one connection must not have its request run on another.
-#[tokio::test]
-async fn of_what_the_broker_makes_a_dead_letter_its_own_word_counts() {
-    let namespace = Namespace::new(url());
-    let producer = namespace.connect().await;
-    // Declares the queue.
-    submit(&producer, "prod", "first").await;
-    let channel = namespace.channel().await;
-    let topology = &namespace.topology;
-    let mut headers = FieldTable::default();
-    for (name, value) in [
-        (DEAD_CONNECTION_HEADER, "lake"),
-        (DEAD_REASON_HEADER, "made up"),
-        (DEAD_ERROR_HEADER, "made up"),
-    ] {
-        headers.insert(short(name), AMQPValue::LongString(value.into()));
-    }
-    let properties = BasicProperties::default()
-        .with_message_id(short("forged"))
-        .with_headers(headers);
-    let (exchange, options) = (
-        short(&topology.requests_exchange()),
-        BasicPublishOptions::default(),
-    );
-    let sent = channel.basic_publish(exchange, short("prod"), options, b"{}", properties);
-    sent.await.expect("it is sent");
-    let name = topology.requests_queue("prod");
-    let mut seen = 0;
-    let dying = async {
-        while seen < 2 {
-            let got = channel.basic_get(short(&name), BasicGetOptions::default());
-            if let Some(got) = got.await.expect("the queue is there") {
-                seen += 1;
-                let forget = BasicRejectOptions { requeue: false };
-                let rejected = channel.basic_reject(got.delivery_tag, forget);
-                rejected.await.expect("a channel");
-            }
-        }
-        loop {
-            let letters = producer.dead_letters(10).await.expect("the queue is there");
-            if letters.len() == 2 {
-                return letters;
-            }
-        }
-    };
-    let letters = soon("both letters", dying).await;
-    for letter in letters {
-        assert_eq!(letter.connection.as_deref(), Some("prod"), "{letter:?}");
-        assert_eq!(letter.reason, "rejected", "{letter:?}");
-    }
-    producer.close().await;
 }
