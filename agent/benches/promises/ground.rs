@@ -20,8 +20,9 @@ use sparkferry_agent::queue::amqp::AmqpQueue;
 use sparkferry_agent::worker::{Parts, Served, Worker};
 use sparkferry_ports::engine::Engine;
 use sparkferry_ports::queue::Queue;
-use sparkferry_sandbox::{Sandbox, SandboxOptions};
 use sparkferry_shared::Topology;
+use sparkferry_testkit::story;
+pub(crate) use sparkferry_testkit::story::Workspace;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
@@ -279,63 +280,24 @@ pub(crate) fn sandbox_work(duration: Duration) -> Value {
     }]}})
 }
 
-/// A sandbox in this process.
-pub(crate) struct Workspace {
-    pub(crate) host: String,
-    http: reqwest::Client,
-    serving: JoinHandle<std::io::Result<()>>,
-}
-
-impl Workspace {
-    pub(crate) async fn start() -> Self {
-        let sandbox = Sandbox::bind(SandboxOptions {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            token: None,
-            exec: false,
-            allow_remote: false,
-        });
-        let sandbox = sandbox.await.expect("a free port");
-        Self {
-            host: sandbox.host(),
-            http: reqwest::Client::builder().no_proxy().build().expect("TLS"),
-            serving: tokio::spawn(sandbox.serve(CancellationToken::new())),
-        }
-    }
-
-    /// What the sandbox tells of itself: `stats`, `runs`.
-    pub(crate) async fn tell(&self, what: &str) -> Value {
-        let url = format!("{}/sandbox/{what}", self.host);
-        let reply = self.http.get(url).send().await;
-        let reply = reply.expect("the sandbox answers");
-        reply.json().await.expect("JSON")
-    }
-
-    /// Looks at the books until they say so.
-    pub(crate) async fn until(&self, what: &str, say: impl Fn(&Value) -> bool) {
-        let mut looks = interval(Duration::from_millis(500));
-        let looking = async {
-            loop {
-                looks.tick().await;
-                if say(&self.tell("stats").await) {
-                    return;
-                }
+/// Looks at the sandbox's books until they say so: longer than a test would.
+pub(crate) async fn until(workspace: &Workspace, what: &str, say: impl Fn(&Value) -> bool) {
+    let mut looks = interval(Duration::from_millis(500));
+    let looking = async {
+        loop {
+            looks.tick().await;
+            if say(&workspace.stats().await) {
+                return;
             }
-        };
-        let found = timeout(PATIENCE, looking).await;
-        found.unwrap_or_else(|_| panic!("waited in vain for {what}"));
-    }
-}
-
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+        }
+    };
+    let found = timeout(PATIENCE, looking).await;
+    found.unwrap_or_else(|_| panic!("waited in vain for {what}"));
 }
 
 /// A number in the sandbox's books; 0 where it is absent.
 pub(crate) fn count(stats: &Value, pointer: &str) -> usize {
-    let number = stats.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-    usize::try_from(number).expect("a count")
+    usize::try_from(story::count(stats, pointer)).expect("a count")
 }
 
 /// Memory of a process that is resident, in KiB.

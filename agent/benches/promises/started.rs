@@ -45,7 +45,7 @@ pub(crate) async fn measure(table: &mut Table) {
     ground.leave().await;
     let engine = engines::open(CONNECTION, &settings.connections[CONNECTION], &settings);
     let published = publish(engine.expect("an engine"), &sandbox_work(RUN)).await;
-    let runs = workspace.tell("runs").await;
+    let runs = workspace.page("runs").await;
     let began: HashMap<&str, i64> = runs
         .as_array()
         .expect("a list")

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use super::ground::{CONNECTION, Ground, PATIENCE, Workspace, count, resident_kib, sandbox_work};
+use super::ground::{
+    CONNECTION, Ground, PATIENCE, Workspace, count, resident_kib, sandbox_work, until,
+};
 use super::held;
 use super::table::Table;
 
@@ -43,12 +45,12 @@ pub(crate) async fn measure(table: &mut Table) {
         .fill(RUNS, &sandbox_work(Duration::from_hours(1)))
         .await;
     let all = |stats: &serde_json::Value| count(stats, "/runs_active") == RUNS;
-    workspace.until("all runs", all).await;
+    until(&workspace, "all runs", all).await;
     // Each of them has been looked at.
     let pages = |stats: &serde_json::Value| count(stats, "/calls/jobs~1runs~1list/total");
-    let looked = pages(&workspace.tell("stats").await) + 2 * RUNS.div_ceil(RUNS_A_PAGE);
+    let looked = pages(&workspace.stats().await) + 2 * RUNS.div_ceil(RUNS_A_PAGE);
     let swept = |stats: &serde_json::Value| pages(stats) >= looked;
-    workspace.until("two looks at all runs", swept).await;
+    until(&workspace, "two looks at all runs", swept).await;
     sleep(CALM).await;
     held::tell(table, "databricks", before, resident_kib(&pid), RUNS);
 
@@ -60,7 +62,7 @@ pub(crate) async fn measure(table: &mut Table) {
     let code = ended.expect("it ends").expect("our own child").code();
     let requests = ground.topology.requests_queue(CONNECTION);
     ground.until_waiting(&requests, RUNS).await;
-    let stats = workspace.tell("stats").await;
+    let stats = workspace.stats().await;
     let cancelled = count(&stats, "/calls/jobs~1runs~1cancel/total");
     let active = count(&stats, "/runs_active");
     table.promise(
