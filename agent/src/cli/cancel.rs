@@ -1,6 +1,7 @@
 //! `sparkferry cancel`: asks every worker to cancel a request.
 
 use clap::Args;
+use sparkferry_shared::cancel::MAX_CANCEL_BYTES;
 use sparkferry_shared::{Cancel, Id};
 
 use super::exit::Exit;
@@ -35,6 +36,13 @@ pub(crate) async fn run(args: CancelArgs, loaded: &Loaded) -> Result<Exit, Probl
         connection: args.connection,
         reason: args.reason,
     };
+    let size = serde_json::json!(cancel).to_string().len();
+    if size > MAX_CANCEL_BYTES {
+        return Err(Problem::usage(format!(
+            "--reason: the cancel would have {size} bytes, and workers read none of more than \
+             {MAX_CANCEL_BYTES}"
+        )));
+    }
     let producer = setup::producer(&loaded.settings).await?;
     let sent = producer.cancel(&cancel).await;
     producer.close().await;

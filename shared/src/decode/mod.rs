@@ -4,7 +4,7 @@
 //! fault, which becomes a REJECTED result that names the field; something without a usable id,
 //! which is buried among the dead letters.
 
-mod unquoted;
+pub(crate) mod unquoted;
 
 use std::collections::BTreeMap;
 use std::fmt;

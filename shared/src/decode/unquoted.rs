@@ -5,7 +5,7 @@ const MAX_BYTES: usize = 400;
 const EXPECTED: &str = ", expected ";
 
 /// `invalid type: string "hunter2", expected a map` without what stands in quotes.
-pub(super) fn without_values(text: &str) -> String {
+pub(crate) fn without_values(text: &str) -> String {
     let kinds = ["invalid type: ", "invalid value: "];
     let found = kinds
         .into_iter()

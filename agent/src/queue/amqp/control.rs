@@ -160,7 +160,7 @@ impl Reader {
             tracing::warn!("a message on the control exchange is no cancel: {why}");
             return acknowledge(channel, delivered.delivery_tag).await;
         }
-        match serde_json::from_slice::<Cancel>(&delivered.data) {
+        match Cancel::read(&delivered.data) {
             Ok(cancel) if is_in_force(&delivered.properties) => {
                 // Once: the past ones are read again after each reconnect.
                 if !self.told_unknown

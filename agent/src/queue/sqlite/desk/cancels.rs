@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, params};
 use sparkferry_ports::queue::SentCancel;
+use sparkferry_shared::Cancel;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -50,7 +51,7 @@ impl CancelsTo {
                 break;
             };
             self.read_up_to = row.get(0)?;
-            match serde_json::from_slice(row.get_ref(1)?.as_bytes()?) {
+            match Cancel::read(row.get_ref(1)?.as_bytes()?) {
                 // When it was sent tells nothing here: what is done is never delivered again.
                 Ok(cancel) => permit.send(SentCancel {
                     cancel,
