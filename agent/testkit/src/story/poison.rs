@@ -70,12 +70,19 @@ pub fn all() -> Vec<Poison> {
             HEADERS,
             &[trace("tracestate", 60_000)],
         ),
+        // As above, where what is read is a stream.
+        poison(
+            "stream-offset",
+            Succeeds,
+            HEADERS,
+            &[stream_offset_and_trace(32 << 10)],
+        ),
         // RabbitMQ ends the connection that publishes there.
         poison(
             "made-up-reply-to",
             Succeeds,
             REPLY_TO,
-            &[short(b"amq.rabbitmq.reply-to.made-up")],
+            &[short(b"amq.rabbitmq.reply-to.made-up.address")],
         ),
         poison(
             "odd-numbers",
@@ -124,4 +131,11 @@ fn many_values() -> Vec<u8> {
 fn trace(name: &str, bytes: usize) -> Vec<u8> {
     let value = long(&vec![b'0'; bytes]);
     long(&[&short(name.as_bytes())[..], b"S", &value].concat())
+}
+
+/// A header that RabbitMQ adds to what it delivers from a stream, and a large one.
+fn stream_offset_and_trace(bytes: usize) -> Vec<u8> {
+    let offset = [&short(b"x-stream-offset")[..], b"l", &[0xFF; 8]].concat();
+    let trace = [&short(b"traceparent")[..], b"S", &long(&vec![b'0'; bytes])].concat();
+    long(&[offset, trace].concat())
 }
