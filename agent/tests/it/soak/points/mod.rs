@@ -100,6 +100,14 @@ impl Case {
         }
     }
 
+    /// Whether a result that was on its way when the first worker was frozen may still arrive: the broker
+    /// notices the silence of each of its connections for itself, and that of the publishing one perhaps
+    /// later. (The message is the same, so that consumers drop it.)
+    fn may_publish_late(self) -> bool {
+        let publishing = self.point == Point::Before(Step::Publish);
+        publishing && self.blow == Blow::Freeze && self.queue == Queue::Quorum
+    }
+
     /// Whether anything is left for the second worker to do.
     fn is_taken_over(self) -> bool {
         self.point != Point::After(Step::Acknowledge)
@@ -281,7 +289,12 @@ poll_interval_seconds = {{ min = 0.1, max = 0.1 }}
         books.balance(&[fate], &stats, &workspace.page("runs").await);
         let taken_over = usize::from(self.is_taken_over());
         let copies = self.results_there() + taken_over;
-        assert_eq!(1 + books.twice, copies, "{self:?}");
+        let came = 1 + books.twice;
+        if self.may_publish_late() {
+            assert!(came == copies || came == copies + 1, "{self:?}: {came}");
+        } else {
+            assert_eq!(came, copies, "{self:?}");
+        }
         let adopted = events.iter().filter(|e| **e == EventType::Adopted).count();
         let expected = self.runs_there() * taken_over;
         match self.blow {
