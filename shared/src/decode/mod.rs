@@ -5,6 +5,7 @@
 //! which is buried among the dead letters.
 
 pub(crate) mod unquoted;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,8 @@ use crate::request::{
 use crate::result::WorkKind;
 use unquoted::{bounded, without_values};
 
+pub use unreadable::Unreadable;
+
 /// Why a message is no request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undecodable {
@@ -38,48 +41,6 @@ pub enum Undecodable {
         /// What is wrong with it.
         fault: FieldFault,
     },
-}
-
-/// Why a message can't be read at all.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    /// It is larger than allowed.
-    #[error("the message has {size} bytes, at most {limit} are allowed")]
-    TooLarge {
-        /// Its size in bytes.
-        size: usize,
-        /// The largest size allowed, in bytes.
-        limit: usize,
-    },
-    /// It is not JSON in UTF-8.
-    #[error("the message is not JSON: {0}")]
-    NotJson(String),
-    /// Its properties can't be read.
-    #[error("the message's properties can't be read: {0}")]
-    Properties(String),
-    /// It was published for another connection, and had itself copied here by the header CC or BCC: its
-    /// producer may have no right to this connection.
-    #[error(
-        "the message was published with the routing key {0:?} and came here by the header CC or BCC: \
-         publish it once for each connection"
-    )]
-    Misrouted(String),
-    /// It is JSON, with no id that can be used.
-    #[error("the request has no usable id: {0}")]
-    NoId(String),
-}
-
-impl Unreadable {
-    /// One word, for the header `x-sparkferry-reason` and for counting.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::TooLarge { .. } => "too_large",
-            Self::NotJson(_) => "not_json",
-            Self::Properties(_) => "unreadable_properties",
-            Self::Misrouted(_) => "misrouted",
-            Self::NoId(_) => "no_id",
-        }
-    }
 }
 
 /// What is wrong with which field.
